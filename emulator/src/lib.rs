@@ -1,0 +1,1 @@
+//! A CPU machine for PTX.

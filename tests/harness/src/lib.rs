@@ -1,0 +1,1 @@
+//! Cases, dense reference and error bounds.
