@@ -1,0 +1,172 @@
+//! The one error type of the crate.
+
+use crate::types::Dtype;
+
+/// A `Result` whose error is [`enum@Error`].
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// Everything that can go wrong; each variant carries the offending value and its limit.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A dimension that must be at least one is zero.
+    #[error("{what} is 0, at least 1 is needed")]
+    Zero {
+        /// Name of the dimension.
+        what: &'static str,
+    },
+    /// A value exceeds what the kernels or the index arithmetic can hold.
+    #[error("{what} is {value}, the limit is {limit}")]
+    TooLarge {
+        /// Name of the value.
+        what: &'static str,
+        /// The value given.
+        value: u64,
+        /// The largest value allowed.
+        limit: u64,
+    },
+    /// The head dimension is not a multiple of 8.
+    #[error("head_dim is {head_dim}, a multiple of 8 from 8 to {limit} is needed")]
+    HeadDim {
+        /// The head dimension given.
+        head_dim: usize,
+        /// The largest head dimension with a kernel.
+        limit: usize,
+    },
+    /// The query heads cannot be shared evenly among the KV heads.
+    #[error("num_q_heads is {num_q_heads}, a multiple of num_kv_heads = {num_kv_heads} is needed")]
+    HeadCounts {
+        /// Query heads given.
+        num_q_heads: usize,
+        /// KV heads given.
+        num_kv_heads: usize,
+    },
+    /// A size does not fit into 64 bits.
+    #[error("{what} overflows 64 bits")]
+    Overflow {
+        /// What was being computed.
+        what: &'static str,
+    },
+    /// A floating-point argument is NaN or infinite.
+    #[error("{what} is {value}, a finite number is needed")]
+    NotFinite {
+        /// Name of the argument.
+        what: &'static str,
+        /// The value given.
+        value: f32,
+    },
+    /// A block id does not name a block of the pool.
+    #[error("block id {id} at index {index} of sequence {seq}, the pool has {num_blocks} blocks")]
+    BlockId {
+        /// Sequence (row of the table).
+        seq: usize,
+        /// Index of the entry in that row.
+        index: usize,
+        /// The block id given.
+        id: u32,
+        /// Blocks of the pool.
+        num_blocks: u32,
+    },
+    /// A sequence is longer than its row of the block table can hold.
+    #[error("sequence {seq} has {len} tokens, its {blocks} blocks of {block_size} hold {limit}")]
+    SeqLen {
+        /// Sequence (row of the table).
+        seq: usize,
+        /// Tokens given.
+        len: u32,
+        /// Blocks given for this sequence.
+        blocks: usize,
+        /// Tokens per block.
+        block_size: u32,
+        /// Tokens those blocks hold.
+        limit: u64,
+    },
+    /// A slot does not lie in the pool.
+    #[error("slot {slot} of token {token}, the pool has {num_slots} slots")]
+    Slot {
+        /// Token (index into the slot mapping).
+        token: usize,
+        /// The slot given.
+        slot: i64,
+        /// Slots of the pool.
+        num_slots: u64,
+    },
+    /// Two tokens are mapped to one slot.
+    #[error("slot {slot} is given twice, at most one token may be written to a slot")]
+    DuplicateSlot {
+        /// The slot given twice.
+        slot: i64,
+    },
+    /// A buffer or slice has too few elements.
+    #[error("{what} has {len} elements, {needed} are needed")]
+    TooShort {
+        /// Name of the buffer.
+        what: &'static str,
+        /// Its elements.
+        len: usize,
+        /// Elements needed.
+        needed: usize,
+    },
+    /// Two arguments that must agree do not.
+    #[error("{what} is {got}, {expected} is expected")]
+    Mismatch {
+        /// What should agree.
+        what: &'static str,
+        /// The value given.
+        got: u64,
+        /// The value of the other side.
+        expected: u64,
+    },
+    /// An argument belongs to another stream than the one the operation runs on.
+    #[error("{what} belongs to another stream, every argument of a call must be on one stream")]
+    OtherStream {
+        /// Name of the argument.
+        what: &'static str,
+    },
+    /// No kernel is built for a combination of types.
+    #[error("no kernel {name} for head_dim {head_dim}, q {q}, kv {kv}")]
+    NoKernel {
+        /// Operation.
+        name: &'static str,
+        /// Head dimension (rounded up to the kernel's), 0 where it does not matter.
+        head_dim: usize,
+        /// Type of the new or query values.
+        q: Dtype,
+        /// Type of the pool.
+        kv: Dtype,
+    },
+    /// The block allocator has no free block.
+    #[error("all {num_blocks} blocks are in use")]
+    OutOfBlocks {
+        /// Blocks of the allocator.
+        num_blocks: u32,
+    },
+    /// A block that is not allocated was freed, shared or copied.
+    #[error("block {id} is not allocated (the allocator has blocks 0 to {last})")]
+    NotAllocated {
+        /// The block id given.
+        id: u32,
+        /// The largest block id.
+        last: u32,
+    },
+    /// The device has too little memory left.
+    #[error("the device could not allocate {bytes} bytes")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// The device or its driver cannot run the kernels.
+    #[error("{what}")]
+    Unsupported {
+        /// What is missing, with the version or capability found and the one needed.
+        what: String,
+    },
+    /// The driver reported an error.
+    #[error("{operation}: {message}")]
+    Driver {
+        /// The driver call or step.
+        operation: &'static str,
+        /// Code and text of the driver, with its log where there is one.
+        message: String,
+    },
+}
