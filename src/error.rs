@@ -97,6 +97,12 @@ pub enum Error {
         /// The slot given twice.
         slot: i64,
     },
+    /// A block is named twice where each may be named once.
+    #[error("block {id} is given twice, each may be given once")]
+    DuplicateBlock {
+        /// The block given twice.
+        id: u32,
+    },
     /// A buffer or slice has too few elements.
     #[error("{what} has {len} elements, {needed} are needed")]
     TooShort {

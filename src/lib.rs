@@ -1,11 +1,27 @@
 //! Attention over a paged KV cache.
 #![deny(missing_docs)]
 
+mod allocator;
+mod append;
+mod buffer;
+mod decode;
+mod device;
 mod error;
+mod launch;
+mod pool;
+mod tables;
 mod types;
 
 pub mod driver;
+pub mod kernels;
 
+pub use allocator::BlockAllocator;
+pub use append::append;
+pub use buffer::Buffer;
+pub use decode::{DecodeArgs, DecodePlan, decode};
+pub use device::{Device, Stream};
 pub use driver::{DeviceProperties, Driver, LaunchShape};
 pub use error::{Error, Result};
+pub use pool::{KvPool, PoolShape};
+pub use tables::{BlockTables, Sequence, SlotMapping};
 pub use types::{DeviceAddress, Dtype, Element};

@@ -1,0 +1,70 @@
+//! The shipped kernels: PTX text by entry name.
+#![forbid(unsafe_code)]
+
+use core::fmt::Write as _;
+
+/// One kernel entry as it ships: PTX text that a driver assembles when the kernel is first needed.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct KernelSource {
+    /// Name of the entry, which is the file's name and the variant, e.g. `decode_d128_f16_bf16`.
+    pub entry: &'static str,
+    /// The PTX text.
+    pub ptx: &'static str,
+    /// Threads of a CTA.
+    pub threads: u32,
+}
+
+/// Every kernel of the crate, sorted by entry name.
+pub const KERNELS: &[KernelSource] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// Largest head dimension with a kernel.
+pub const MAX_HEAD_DIM: usize = 256;
+
+/// Index into [`KERNELS`] of the entry with this name.
+pub(crate) fn find(name: core::fmt::Arguments<'_>) -> Option<usize> {
+    let mut entry = EntryName { bytes: [0; 48], len: 0 };
+    entry.write_fmt(name).ok()?;
+    KERNELS.binary_search_by(|k| k.entry.as_bytes().cmp(entry.as_bytes())).ok()
+}
+
+/// An entry name built without allocating: names are looked up on the hot path.
+struct EntryName {
+    bytes: [u8; 48],
+    len: usize,
+}
+
+impl EntryName {
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl core::fmt::Write for EntryName {
+    fn write_str(&mut self, s: &str) -> core::fmt::Result {
+        let end = self.len + s.len();
+        let part = self.bytes.get_mut(self.len..end).ok_or(core::fmt::Error)?;
+        part.copy_from_slice(s.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kernel_is_found_by_its_name() {
+        assert!(!KERNELS.is_empty());
+        for (index, kernel) in KERNELS.iter().enumerate() {
+            assert_eq!(find(format_args!("{}", kernel.entry)), Some(index));
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_not_found() {
+        assert_eq!(find(format_args!("decode_d40_f16_f16")), None);
+        assert_eq!(find(format_args!("{}", "x".repeat(100))), None);
+    }
+}

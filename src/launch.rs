@@ -1,0 +1,101 @@
+//! Parameter blocks, as the kernels' headers describe them, and the launch itself.
+
+use bytemuck::{NoUninit, Pod, Zeroable};
+
+use crate::device::Stream;
+use crate::driver::{Driver, LaunchShape};
+use crate::error::Result;
+use crate::kernels::KERNELS;
+use crate::types::DeviceAddress;
+
+/// Parameters of `decode`; `ptx/decode.ptx` documents each field, and a test compares the offsets.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct DecodeParams {
+    pub q: DeviceAddress,
+    pub k_cache: DeviceAddress,
+    pub v_cache: DeviceAddress,
+    pub block_table: DeviceAddress,
+    pub seq_lens: DeviceAddress,
+    pub out: DeviceAddress,
+    pub lse: DeviceAddress,
+    pub num_q_heads: u32,
+    pub num_kv_heads: u32,
+    pub head_dim: u32,
+    pub block_size: u32,
+    pub max_blocks_per_seq: u32,
+    pub scale_log2: f32,
+}
+
+/// Parameters of `append`; `ptx/append.ptx` documents each field, and a test compares the offsets.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct AppendParams {
+    pub k_new: DeviceAddress,
+    pub v_new: DeviceAddress,
+    pub k_cache: DeviceAddress,
+    pub v_cache: DeviceAddress,
+    pub slot_mapping: DeviceAddress,
+    pub token_elems: u32,
+    pub padding: u32,
+}
+
+/// Enqueues the kernel at `index` of [`KERNELS`] with the CTA size it was written for.
+///
+/// # Safety
+///
+/// With these parameters the kernel touches live memory of this stream only.
+pub(crate) unsafe fn launch<D: Driver>(
+    stream: &Stream<D>,
+    index: usize,
+    grid: [u32; 3],
+    params: &impl NoUninit,
+) -> Result<()> {
+    let shape =
+        LaunchShape { grid, block: [KERNELS[index].threads, 1, 1], dynamic_shared_bytes: 0 };
+    let kernel = stream.device().kernel(index)?;
+    // SAFETY: the caller's promise is the driver's condition.
+    unsafe { stream.driver().launch(stream.raw(), kernel, &shape, bytemuck::bytes_of(params)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::offset_of;
+
+    /// Offset and name of each field as the header block of a kernel file lists them:
+    /// lines `//   @16 name: …` up to the first instruction.
+    fn documented(header: &str) -> Vec<(usize, String)> {
+        header
+            .lines()
+            .filter_map(|line| line.trim_start_matches('/').trim_start().strip_prefix('@'))
+            .map(|field| {
+                let (offset, rest) = field.split_once(' ').expect("an offset, a blank, a name");
+                let (name, _) = rest.split_once(':').expect("a name, a colon, a meaning");
+                (offset.parse().expect("an offset in bytes"), name.trim().to_owned())
+            })
+            .collect()
+    }
+
+    macro_rules! fields {
+        ($params:ty: $($name:ident),+ $(,)?) => {
+            vec![$((offset_of!($params, $name), stringify!($name).to_owned())),+]
+        };
+    }
+
+    #[test]
+    fn decode_params_lie_where_the_kernel_reads_them() {
+        let fields = fields!(DecodeParams: q, k_cache, v_cache, block_table, seq_lens, out, lse,
+            num_q_heads, num_kv_heads, head_dim, block_size, max_blocks_per_seq, scale_log2);
+        assert_eq!(documented(include_str!("../ptx/decode.ptx")), fields);
+        assert_eq!(size_of::<DecodeParams>(), 80);
+    }
+
+    #[test]
+    fn append_params_lie_where_the_kernel_reads_them() {
+        let fields = fields!(AppendParams: k_new, v_new, k_cache, v_cache, slot_mapping,
+            token_elems, padding);
+        assert_eq!(documented(include_str!("../ptx/append.ptx")), fields);
+        assert_eq!(size_of::<AppendParams>(), 48);
+    }
+}
