@@ -36,7 +36,7 @@ impl<'s, D: Driver, Q: Element, K: Element> DecodePlan<'s, D, Q, K> {
         shape.check()?;
         let PoolShape { num_kv_heads, head_dim, .. } = shape;
         expect_in_range("num_q_heads", num_q_heads, i32::MAX as usize / MAX_HEAD_DIM)?;
-        if num_q_heads % num_kv_heads != 0 {
+        if !num_q_heads.is_multiple_of(num_kv_heads) {
             return Err(Error::HeadCounts { num_q_heads, num_kv_heads });
         }
         let (q, kv) = (Q::DTYPE, K::DTYPE);

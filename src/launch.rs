@@ -64,11 +64,11 @@ mod tests {
     use core::mem::offset_of;
 
     /// Offset and name of each field as the header block of a kernel file lists them:
-    /// lines `//   @16 name: …` up to the first instruction.
+    /// lines `//   @16 name: …`.
     fn documented(header: &str) -> Vec<(usize, String)> {
         header
             .lines()
-            .filter_map(|line| line.trim_start_matches('/').trim_start().strip_prefix('@'))
+            .filter_map(|line| line.strip_prefix("//")?.trim_start().strip_prefix('@'))
             .map(|field| {
                 let (offset, rest) = field.split_once(' ').expect("an offset, a blank, a name");
                 let (name, _) = rest.split_once(':').expect("a name, a colon, a meaning");

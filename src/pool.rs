@@ -41,7 +41,7 @@ impl PoolShape {
         for (what, value, limit) in limits {
             expect_in_range(what, value, limit)?;
         }
-        if self.head_dim == 0 || self.head_dim % 8 != 0 || self.head_dim > MAX_HEAD_DIM {
+        if self.head_dim == 0 || !self.head_dim.is_multiple_of(8) || self.head_dim > MAX_HEAD_DIM {
             return Err(Error::HeadDim { head_dim: self.head_dim, limit: MAX_HEAD_DIM });
         }
         self.num_elems().map(drop)
