@@ -1,1 +1,11 @@
-//! Cases, dense reference and error bounds.
+//! What the tests, benches, examples and fuzz targets of `pagedptx` share: recorded and drawn problems,
+//! a dense reference in f64, error bounds, and the emulator as a driver.
+//!
+//! The judge shares no code with the judged: [`mod@reference`] and [`dtype`] import nothing of the crate.
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+pub mod cases;
+pub mod dtype;
+pub mod problem;
+pub mod reference;
