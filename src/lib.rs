@@ -1,4 +1,4 @@
-//! Attention over a paged KV cache.
+#![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
 mod allocator;
