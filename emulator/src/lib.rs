@@ -1,1 +1,2 @@
 //! A CPU machine for PTX.
+pub mod tensor;
