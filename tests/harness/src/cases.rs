@@ -139,10 +139,8 @@ pub enum Case {
 impl Case {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, CaseError> {
-        let bytes = std::fs::read(path).map_err(|source| CaseError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let bytes = std::fs::read(path)
+            .map_err(|source| CaseError::Read { path: path.to_owned(), source })?;
         Self::parse(&bytes)
     }
 
@@ -170,11 +168,8 @@ impl Recorded {
     /// probabilities to 16 bit. `lse` may hold the lse with or without the sink: `with_sink` says which.
     pub fn excess(&self, out: &[f64], lse: &[f64], options: &Criteria) -> (f64, f64) {
         let tolerance = &self.tolerance;
-        let atol = if options.sixteen_bit_probs {
-            tolerance.atol_p16()
-        } else {
-            tolerance.atol_f32
-        };
+        let atol =
+            if options.sixteen_bit_probs { tolerance.atol_p16() } else { tolerance.atol_f32 };
         let rounded = out.iter().map(|&x| options.q_dtype.round(x));
         let expected_lse = match (&self.lse_sink, options.lse_with_sink) {
             (Some(lse_sink), true) => lse_sink,

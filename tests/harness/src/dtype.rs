@@ -44,11 +44,7 @@ impl Minifloat {
     /// The code of the largest finite value.
     fn max_code(self) -> u32 {
         let last_code = (1 << (self.exponent_bits + self.mantissa_bits)) - 1;
-        if self.infinities {
-            last_code - (1 << self.mantissa_bits)
-        } else {
-            last_code - 1
-        }
+        if self.infinities { last_code - (1 << self.mantissa_bits) } else { last_code - 1 }
     }
 
     fn decode(self, code: u32) -> f64 {
@@ -80,11 +76,7 @@ impl Minifloat {
         }
         let sign = u32::from(value.is_sign_negative()) << (self.exponent_bits + self.mantissa_bits);
         let magnitude = value.abs();
-        let limit = if self.saturating {
-            self.max_code()
-        } else {
-            self.max_code() + 1
-        };
+        let limit = if self.saturating { self.max_code() } else { self.max_code() + 1 };
         if magnitude >= 2f64.powi(self.bias() + 2) {
             return sign | limit;
         }
@@ -102,14 +94,7 @@ impl Minifloat {
 
 impl Dtype {
     /// All types.
-    pub const ALL: [Self; 6] = [
-        Self::F32,
-        Self::F16,
-        Self::Bf16,
-        Self::E4m3,
-        Self::E5m2,
-        Self::I8,
-    ];
+    pub const ALL: [Self; 6] = [Self::F32, Self::F16, Self::Bf16, Self::E4m3, Self::E5m2, Self::I8];
 
     /// Name as recorded calls and entry names spell it.
     pub const fn name(self) -> &'static str {
@@ -153,9 +138,7 @@ impl Dtype {
     /// Largest relative error of rounding to nearest within the normal range: half a unit in the last
     /// place of 1. Zero for `i8`, whose codes are exact.
     pub fn unit_roundoff(self) -> f64 {
-        self.layout().map_or(0.0, |layout| {
-            2f64.powi(-(layout.mantissa_bits.cast_signed() + 1))
-        })
+        self.layout().map_or(0.0, |layout| 2f64.powi(-(layout.mantissa_bits.cast_signed() + 1)))
     }
 
     /// Largest absolute error of rounding to nearest below the normal range.
@@ -240,10 +223,7 @@ mod tests {
                 "{code:#06x}"
             );
             assert!(
-                same(
-                    value(Dtype::Bf16, word),
-                    half::bf16::from_bits(code).to_f64()
-                ),
+                same(value(Dtype::Bf16, word), half::bf16::from_bits(code).to_f64()),
                 "{code:#06x}"
             );
         }
@@ -259,21 +239,9 @@ mod tests {
                 let middle = f64::midpoint(below, above);
                 let even = low + (low & 1);
                 for sign in [1.0, -1.0] {
-                    let sign_bit = if sign < 0.0 {
-                        0x80 << (8 * (dtype.bytes() - 1))
-                    } else {
-                        0
-                    };
-                    assert_eq!(
-                        code(dtype, sign * below),
-                        sign_bit | low,
-                        "{dtype} {low:#x}"
-                    );
-                    assert_eq!(
-                        code(dtype, sign * middle),
-                        sign_bit | even,
-                        "{dtype} {low:#x}"
-                    );
+                    let sign_bit = if sign < 0.0 { 0x80 << (8 * (dtype.bytes() - 1)) } else { 0 };
+                    assert_eq!(code(dtype, sign * below), sign_bit | low, "{dtype} {low:#x}");
+                    assert_eq!(code(dtype, sign * middle), sign_bit | even, "{dtype} {low:#x}");
                     assert_eq!(code(dtype, sign * middle.next_down()), sign_bit | low);
                     assert_eq!(code(dtype, sign * middle.next_up()), sign_bit | (low + 1));
                 }
@@ -292,10 +260,7 @@ mod tests {
             let exponent = 1023 - 160 + (bits >> 40) % 300;
             let x = f64::from_bits(bits & 0x800F_FFFF_FFFF_FFFF | exponent << 52);
             assert_eq!(code(Dtype::F32, x), (x as f32).to_bits(), "{x:e}");
-            assert!(same(
-                value(Dtype::F32, (x as f32).to_bits()),
-                f64::from(x as f32)
-            ));
+            assert!(same(value(Dtype::F32, (x as f32).to_bits()), f64::from(x as f32)));
         }
     }
 

@@ -5,7 +5,9 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod bounds;
 pub mod cases;
+pub mod draw;
 pub mod dtype;
 pub mod problem;
 pub mod reference;

@@ -25,31 +25,17 @@ impl Tensor {
     ///
     /// When the shape does not hold exactly those values.
     pub fn from_values(dtype: Dtype, shape: &[usize], values: &[f64]) -> Self {
-        assert_eq!(
-            shape.iter().product::<usize>(),
-            values.len(),
-            "shape {shape:?}"
-        );
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "shape {shape:?}");
         let mut bytes = Vec::with_capacity(values.len() * dtype.bytes());
-        values
-            .iter()
-            .for_each(|&value| dtype.encode(value, &mut bytes));
-        Self {
-            dtype,
-            shape: shape.to_vec(),
-            bytes,
-        }
+        values.iter().for_each(|&value| dtype.encode(value, &mut bytes));
+        Self { dtype, shape: shape.to_vec(), bytes }
     }
 
     /// A tensor whose elements all hold `value` rounded to `dtype`.
     pub fn filled(dtype: Dtype, shape: &[usize], value: f64) -> Self {
         let mut element = Vec::new();
         dtype.encode(value, &mut element);
-        Self {
-            dtype,
-            shape: shape.to_vec(),
-            bytes: element.repeat(shape.iter().product()),
-        }
+        Self { dtype, shape: shape.to_vec(), bytes: element.repeat(shape.iter().product()) }
     }
 
     /// Number of elements.
@@ -82,11 +68,7 @@ impl Tensor {
         let mut shape = self.shape.clone();
         shape[0] = rows.len();
         let bytes = self.bytes[rows.start * row_bytes..rows.end * row_bytes].to_vec();
-        Self {
-            dtype: self.dtype,
-            shape,
-            bytes,
-        }
+        Self { dtype: self.dtype, shape, bytes }
     }
 
     /// All elements, decoded.
@@ -150,13 +132,7 @@ pub struct Mask {
 impl Mask {
     /// Causal and nothing else.
     pub fn causal() -> Self {
-        Self {
-            causal: true,
-            window: None,
-            soft_cap: None,
-            alibi: None,
-            sinks: None,
-        }
+        Self { causal: true, window: None, soft_cap: None, alibi: None, sinks: None }
     }
 }
 
@@ -240,9 +216,7 @@ impl Attention {
     /// When the table does not name a block of the pool there.
     pub fn slot(&self, seq: usize, token: usize) -> usize {
         let entry = self.block_table[seq * self.max_blocks_per_seq + token / self.block_size()];
-        let block = usize::try_from(entry)
-            .ok()
-            .filter(|&block| block < self.num_blocks());
+        let block = usize::try_from(entry).ok().filter(|&block| block < self.num_blocks());
         let block = block.unwrap_or_else(|| panic!("block id {entry} of sequence {seq}"));
         block * self.block_size() + token % self.block_size()
     }

@@ -18,6 +18,8 @@ pub struct Expected {
     pub abs_out: Vec<f64>,
     /// Like `out`: sum over the keys of |v|.
     pub sum_abs_v: Vec<f64>,
+    /// Like `out`: largest |v| of the keys.
+    pub max_abs_v: Vec<f64>,
     /// Like `lse`: what the errors of a row's scores depend on.
     pub rows: Vec<RowMagnitudes>,
 }
@@ -35,7 +37,7 @@ pub struct RowMagnitudes {
     pub max_logit: f64,
     /// Largest |slope · distance|.
     pub max_alibi: f64,
-    /// Sum over the keys (and the sink) of exp(logit − largest logit of a key).
+    /// Sum over the keys and the sink of exp(logit − largest of these logits); NaN where there are none.
     pub row_sum: f64,
 }
 
@@ -48,9 +50,7 @@ fn position(row: usize, query_len: usize, seq_len: usize) -> i64 {
 /// Whether the row at `position` sees the key at `key`.
 fn sees(mask: &Mask, position: i64, key: i64) -> bool {
     let in_past = !mask.causal || key <= position;
-    let in_window = mask
-        .window
-        .is_none_or(|window| key > position - window as i64);
+    let in_window = mask.window.is_none_or(|window| key > position - window as i64);
     in_past && in_window
 }
 
@@ -68,21 +68,12 @@ pub fn attention(problem: &Attention) -> Expected {
         let (query_len, seq_len) = (problem.query_len(seq), problem.seq_lens[seq]);
         for row in 0..query_len {
             let row_position = position(row, query_len, seq_len);
-            let keys: Vec<usize> = (0..seq_len)
-                .filter(|&key| sees(&problem.mask, row_position, key as i64))
-                .collect();
+            let keys: Vec<usize> =
+                (0..seq_len).filter(|&key| sees(&problem.mask, row_position, key as i64)).collect();
             for q_head in 0..problem.num_q_heads() {
                 let q_row = (problem.query_start_loc[seq] + row) * problem.num_q_heads() + q_head;
                 let q = &q[q_row * head_dim..][..head_dim];
-                attend(
-                    problem,
-                    seq,
-                    q_head,
-                    row_position,
-                    &keys,
-                    (q, &k, &v),
-                    &mut expected,
-                );
+                attend(problem, seq, q_head, row_position, &keys, (q, &k, &v), &mut expected);
             }
         }
     }
@@ -104,64 +95,68 @@ fn attend(
     let factor = |scale: &Scale| scale.factor(seq, kv_head, problem.num_kv_heads());
     let (k_scale, v_scale) = (factor(&problem.k_scale), factor(&problem.v_scale));
     let row_of = |key: &usize| problem.kv_index(problem.slot(seq, *key), kv_head);
-    let mut row = RowMagnitudes {
-        num_keys: keys.len(),
-        ..RowMagnitudes::default()
-    };
+    let mut row = RowMagnitudes::default();
 
     let mut logits = Vec::with_capacity(keys.len());
     for key in keys {
-        let products = q
-            .iter()
-            .zip(&k[row_of(key)..][..head_dim])
-            .map(|(q, k)| q * k);
+        let products = q.iter().zip(&k[row_of(key)..][..head_dim]).map(|(q, k)| q * k);
         let scale = problem.sm_scale * k_scale;
         let score = scale * products.clone().sum::<f64>();
-        let capped = mask
-            .soft_cap
-            .map_or(score, |cap| cap * (score / cap).tanh());
+        let capped = mask.soft_cap.map_or(score, |cap| cap * (score / cap).tanh());
         let distance = (*key as i64 - row_position) as f64;
-        let bias = mask
-            .alibi
-            .as_ref()
-            .map_or(0.0, |slopes| f64::from(slopes[q_head]) * distance);
+        let bias = mask.alibi.as_ref().map_or(0.0, |slopes| f64::from(slopes[q_head]) * distance);
         logits.push(capped + bias);
-        row.max_abs_dot = row
-            .max_abs_dot
-            .max(scale.abs() * products.map(f64::abs).sum::<f64>());
+        row.max_abs_dot = row.max_abs_dot.max(scale.abs() * products.map(f64::abs).sum::<f64>());
         row.max_score = row.max_score.max(score.abs());
         row.max_alibi = row.max_alibi.max(bias.abs());
-        row.max_logit = row.max_logit.max((capped + bias).abs());
     }
 
-    let row_max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let sum: f64 = logits.iter().map(|logit| (logit - row_max).exp()).sum();
     let sink = mask.sinks.as_ref().map(|sinks| f64::from(sinks[q_head]));
-    let sum_sink = sum + sink.map_or(0.0, |sink| (sink - row_max).exp());
-    row.max_logit = row.max_logit.max(sink.unwrap_or(0.0).abs());
-    row.row_sum = if keys.is_empty() { 0.0 } else { sum_sink };
-    expected.rows.push(row);
-    if keys.is_empty() {
-        expected.lse.push(f64::NEG_INFINITY);
-        expected.lse_sink.push(sink.unwrap_or(f64::NEG_INFINITY));
-    } else {
-        expected.lse.push(row_max + sum.ln());
-        expected.lse_sink.push(row_max + sum_sink.ln());
-    }
+    let value = |key: usize, dim: usize| v_scale * v[row_of(&keys[key]) + dim];
+    weigh(&logits, sink, head_dim, value, row, expected);
+}
 
+/// Appends the softmax-weighted sum of values, and what goes with it, to `expected`.
+fn weigh(
+    logits: &[f64],
+    sink: Option<f64>,
+    head_dim: usize,
+    value: impl Fn(usize, usize) -> f64,
+    row: RowMagnitudes,
+    expected: &mut Expected,
+) {
+    let with_sink = [logits, sink.as_slice()].concat();
+    let lse_sink = ln_sum_exp(&with_sink);
+    let probs: Vec<f64> = logits.iter().map(|logit| (logit - lse_sink).exp()).collect();
+    expected.lse.push(ln_sum_exp(logits));
+    expected.lse_sink.push(lse_sink);
+    expected.rows.push(RowMagnitudes {
+        num_keys: logits.len(),
+        max_logit: with_sink.iter().fold(0.0, |max, logit| logit.abs().max(max)),
+        row_sum: (lse_sink - largest(&with_sink)).exp(),
+        ..row
+    });
     for dim in 0..head_dim {
-        let (mut out, mut abs_out, mut sum_abs_v) = (0.0, 0.0, 0.0);
-        for (key, logit) in keys.iter().zip(&logits) {
-            let prob = (logit - row_max).exp() / sum_sink;
-            let value = v_scale * v[row_of(key) + dim];
-            out += prob * value;
-            abs_out += prob * value.abs();
-            sum_abs_v += value.abs();
-        }
-        expected.out.push(out);
-        expected.abs_out.push(abs_out);
-        expected.sum_abs_v.push(sum_abs_v);
+        let values: Vec<f64> = (0..logits.len()).map(|key| value(key, dim)).collect();
+        let terms = || probs.iter().zip(&values).map(|(prob, value)| prob * value);
+        expected.out.push(terms().fold(0.0, |sum, term| sum + term));
+        expected.abs_out.push(terms().fold(0.0, |sum, term| sum + term.abs()));
+        expected.sum_abs_v.push(values.iter().fold(0.0, |sum, value| sum + value.abs()));
+        expected.max_abs_v.push(values.iter().fold(0.0, |max, value| value.abs().max(max)));
     }
+}
+
+fn largest(logits: &[f64]) -> f64 {
+    logits.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// ln of the sum of exp(logit); −inf where there are none.
+fn ln_sum_exp(logits: &[f64]) -> f64 {
+    let largest = largest(logits);
+    if logits.is_empty() {
+        return largest;
+    }
+    largest + logits.iter().map(|logit| (logit - largest).exp()).sum::<f64>().ln()
 }
 
 /// The caches after an append, bit for bit: `x / scale` (one rounding to f32, as a kernel divides),
@@ -182,12 +177,7 @@ pub fn append(problem: &Append) -> (Tensor, Tensor) {
                 let factor = scale.factor(0, kv_head, num_kv_heads);
                 for dim in 0..head_dim {
                     let value = new.get((token * num_kv_heads + kv_head) * head_dim + dim);
-                    // 1 leaves the value alone, bits of NaN and subnormals included.
-                    let scaled = if factor == 1.0 {
-                        value
-                    } else {
-                        f64::from((value / factor) as f32)
-                    };
+                    let scaled = f64::from((value / factor) as f32);
                     cache.set((slot * num_kv_heads + kv_head) * head_dim + dim, scaled);
                 }
             }
@@ -203,64 +193,18 @@ pub fn append(problem: &Append) -> (Tensor, Tensor) {
 /// Joins partial results: weights exp(lse), a sink adding to their sum; empty parts are left out.
 pub fn merge(problem: &Merge) -> Expected {
     let [parts, rows, heads, head_dim] = problem.outs.shape[..] else {
-        panic!(
-            "outs has shape {:?}, 4 dimensions are needed",
-            problem.outs.shape
-        );
+        panic!("outs has shape {:?}, 4 dimensions are needed", problem.outs.shape);
     };
     let outs = problem.outs.values();
     let mut expected = Expected::default();
     for row in 0..rows * heads {
-        let lse_of = |part: usize| f64::from(problem.lses[part * rows * heads + row]);
-        let live: Vec<usize> = (0..parts)
-            .filter(|&part| lse_of(part).abs() != f64::INFINITY)
-            .collect();
-        let row_max = live
-            .iter()
-            .map(|&part| lse_of(part))
-            .fold(f64::NEG_INFINITY, f64::max);
-        let sink = problem
-            .sinks
-            .as_ref()
-            .map(|sinks| f64::from(sinks[row % heads]));
-        let sum: f64 = live
-            .iter()
-            .map(|&part| (lse_of(part) - row_max).exp())
-            .sum();
-        let sum_sink = sum + sink.map_or(0.0, |sink| (sink - row_max).exp());
-        let empty = live.is_empty();
-        expected.lse.push(if empty {
-            f64::NEG_INFINITY
-        } else {
-            row_max + sum.ln()
-        });
-        expected.lse_sink.push(match (empty, sink) {
-            (false, _) => row_max + sum_sink.ln(),
-            (true, sink) => sink.unwrap_or(f64::NEG_INFINITY),
-        });
-        let max_lse = live
-            .iter()
-            .map(|&part| lse_of(part).abs())
-            .fold(0.0, f64::max);
-        expected.rows.push(RowMagnitudes {
-            num_keys: live.len(),
-            max_logit: max_lse.max(sink.unwrap_or(0.0).abs()),
-            row_sum: if empty { 0.0 } else { sum_sink },
-            ..RowMagnitudes::default()
-        });
-        for dim in 0..head_dim {
-            let (mut out, mut abs_out, mut sum_abs_v) = (0.0, 0.0, 0.0);
-            for &part in &live {
-                let weight = (lse_of(part) - row_max).exp() / sum_sink;
-                let value = outs[(part * rows * heads + row) * head_dim + dim];
-                out += weight * value;
-                abs_out += weight * value.abs();
-                sum_abs_v += value.abs();
-            }
-            expected.out.push(out);
-            expected.abs_out.push(abs_out);
-            expected.sum_abs_v.push(sum_abs_v);
-        }
+        let lse = |part: usize| f64::from(problem.lses[part * rows * heads + row]);
+        let live: Vec<usize> = (0..parts).filter(|&part| !lse(part).is_infinite()).collect();
+        let logits: Vec<f64> = live.iter().map(|&part| lse(part)).collect();
+        let sink = problem.sinks.as_ref().map(|sinks| f64::from(sinks[row % heads]));
+        let value =
+            |key: usize, dim: usize| outs[(live[key] * rows * heads + row) * head_dim + dim];
+        weigh(&logits, sink, head_dim, value, RowMagnitudes::default(), &mut expected);
     }
     expected
 }

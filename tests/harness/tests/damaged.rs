@@ -14,10 +14,7 @@ const META: &str = r#"{"kind": "attention", "q_dtype": "f16", "kv_dtype": "f16",
     "tol": {"atol_f32": 1e-6, "atol_p16": 1e-3, "rtol": 1e-3, "lse_atol": 1e-5, "lse_rtol": 1e-6}}"#;
 
 fn i32s(values: &[i32]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 /// Two sequences of 1 and 3 tokens with a query row each, 4 heads on 2, blocks of 2.
@@ -36,10 +33,7 @@ fn sound() -> Vec<Stored> {
 
 fn file(tensors: &[Stored], meta: &str) -> Vec<u8> {
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
-        (
-            *name,
-            TensorView::new(*dtype, shape.clone(), bytes).expect("bytes fit the shape"),
-        )
+        (*name, TensorView::new(*dtype, shape.clone(), bytes).expect("bytes fit the shape"))
     });
     let metadata = HashMap::from([("meta".to_owned(), meta.to_owned())]);
     safetensors::serialize(views, Some(metadata)).expect("serialises")
@@ -50,18 +44,13 @@ fn error_with(name: &'static str, dtype: Dtype, shape: &[usize], bytes: Vec<u8>)
     let mut tensors = sound();
     let at = tensors.iter().position(|tensor| tensor.0 == name);
     tensors[at.expect("a tensor of that name")] = (name, dtype, shape.to_vec(), bytes);
-    Case::parse(&file(&tensors, META))
-        .expect_err("a damaged file")
-        .to_string()
+    Case::parse(&file(&tensors, META)).expect_err("a damaged file").to_string()
 }
 
 /// The file that the others are made from is accepted.
 #[test]
 fn sound_file_is_read() {
-    assert_eq!(
-        Case::parse(&file(&sound(), META)).expect("sound").kind(),
-        "attention"
-    );
+    assert_eq!(Case::parse(&file(&sound(), META)).expect("sound").kind(), "attention");
 }
 
 /// A file that ends early is refused, wherever it ends.
@@ -69,11 +58,7 @@ fn sound_file_is_read() {
 fn truncated_files_are_refused() {
     let bytes = file(&sound(), META);
     for len in 0..bytes.len() {
-        assert!(
-            Case::parse(&bytes[..len]).is_err(),
-            "{len} of {} bytes",
-            bytes.len()
-        );
+        assert!(Case::parse(&bytes[..len]).is_err(), "{len} of {} bytes", bytes.len());
     }
 }
 
@@ -96,18 +81,9 @@ fn wrong_tensors_are_named() {
             error_with("q", Dtype::F32, &[2, 4, 4], vec![0; 128]),
             "tensor q has type F32, F16 is needed",
         ),
-        (
-            error_with("q", Dtype::F16, &[2, 32], vec![0; 128]),
-            "tensor q has shape [2, 32]",
-        ),
-        (
-            error_with("q", Dtype::F16, &[2, 3, 8], vec![0; 96]),
-            "a multiple of 2",
-        ),
-        (
-            error_with("q", Dtype::F16, &[0, 4, 8], vec![]),
-            "tensor q has shape [0, 4, 8]",
-        ),
+        (error_with("q", Dtype::F16, &[2, 32], vec![0; 128]), "tensor q has shape [2, 32]"),
+        (error_with("q", Dtype::F16, &[2, 3, 8], vec![0; 96]), "a multiple of 2"),
+        (error_with("q", Dtype::F16, &[0, 4, 8], vec![]), "tensor q has shape [0, 4, 8]"),
         (
             error_with("v_cache", Dtype::F16, &[4, 1, 2, 8], vec![0; 128]),
             "tensor v_cache has shape",
@@ -124,38 +100,14 @@ fn wrong_tensors_are_named() {
             error_with("block_table", Dtype::I32, &[2, 2], i32s(&[0, 0, 0, -1])),
             "block_table[3] is -1",
         ),
-        (
-            error_with("kv_lens", Dtype::I32, &[2], i32s(&[1, -3])),
-            "kv_lens[1] is -3",
-        ),
-        (
-            error_with("kv_lens", Dtype::I32, &[2], i32s(&[1, 5])),
-            "kv_lens[1] is 5",
-        ),
-        (
-            error_with("kv_lens", Dtype::I32, &[1], i32s(&[1])),
-            "tensor kv_lens has shape [1]",
-        ),
-        (
-            error_with("cu_q", Dtype::I32, &[3], i32s(&[0, 3, 2])),
-            "cu_q[1] is 3",
-        ),
-        (
-            error_with("cu_q", Dtype::I32, &[3], i32s(&[0, 1, 1])),
-            "cu_q[2] is 1",
-        ),
-        (
-            error_with("cu_q", Dtype::I32, &[3], i32s(&[1, 1, 2])),
-            "cu_q[0] is 1",
-        ),
-        (
-            error_with("out", Dtype::F64, &[2, 4, 4], vec![0; 256]),
-            "tensor out has shape [2, 4, 4]",
-        ),
-        (
-            error_with("lse", Dtype::F32, &[2, 4], vec![0; 32]),
-            "tensor lse has type F32",
-        ),
+        (error_with("kv_lens", Dtype::I32, &[2], i32s(&[1, -3])), "kv_lens[1] is -3"),
+        (error_with("kv_lens", Dtype::I32, &[2], i32s(&[1, 5])), "kv_lens[1] is 5"),
+        (error_with("kv_lens", Dtype::I32, &[1], i32s(&[1])), "tensor kv_lens has shape [1]"),
+        (error_with("cu_q", Dtype::I32, &[3], i32s(&[0, 3, 2])), "cu_q[1] is 3"),
+        (error_with("cu_q", Dtype::I32, &[3], i32s(&[0, 1, 1])), "cu_q[2] is 1"),
+        (error_with("cu_q", Dtype::I32, &[3], i32s(&[1, 1, 2])), "cu_q[0] is 1"),
+        (error_with("out", Dtype::F64, &[2, 4, 4], vec![0; 256]), "tensor out has shape [2, 4, 4]"),
+        (error_with("lse", Dtype::F32, &[2, 4], vec![0; 32]), "tensor lse has type F32"),
     ];
     for (error, part) in cases {
         assert!(error.contains(part), "{error:?} lacks {part:?}");
@@ -168,26 +120,19 @@ fn missing_parts_are_named() {
     for index in 0..sound().len() {
         let mut tensors = sound();
         let name = tensors.remove(index).0;
-        let error = Case::parse(&file(&tensors, META))
-            .expect_err("incomplete")
-            .to_string();
+        let error = Case::parse(&file(&tensors, META)).expect_err("incomplete").to_string();
         assert_eq!(error, format!("tensor {name} is missing"));
     }
     let lacking = [
         ("\"kind\": \"attention\", ", "missing field `kind`"),
         ("\"q_dtype\": \"f16\", ", "missing key `q_dtype`"),
         ("\"scale\": 1.0,", "missing key `scale`"),
-        (
-            "\"atol_p16\": 1e-3, \"rtol\": 1e-3, ",
-            "tol: missing field `rtol`",
-        ),
+        ("\"atol_p16\": 1e-3, \"rtol\": 1e-3, ", "tol: missing field `rtol`"),
     ];
     for (key, part) in lacking {
         assert!(META.contains(key));
         let meta = META.replace(key, "");
-        let error = Case::parse(&file(&sound(), &meta))
-            .expect_err("incomplete")
-            .to_string();
+        let error = Case::parse(&file(&sound(), &meta)).expect_err("incomplete").to_string();
         assert!(error.contains(part), "{error:?} lacks {part:?}");
     }
     for (from, to, part) in [
@@ -197,9 +142,7 @@ fn missing_parts_are_named() {
         ("\"attention\"", "\"prefill\"", "prefill"),
     ] {
         let meta = META.replace(from, to);
-        let error = Case::parse(&file(&sound(), &meta))
-            .expect_err("unusable")
-            .to_string();
+        let error = Case::parse(&file(&sound(), &meta)).expect_err("unusable").to_string();
         assert!(error.contains(part), "{error:?} lacks {part:?}");
     }
 }

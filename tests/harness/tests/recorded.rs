@@ -17,10 +17,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     };
     let mut files: Vec<_> = entries
         .map(|entry| entry.expect("a readable folder").path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "safetensors")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
         .collect();
     files.sort();
     files
@@ -29,37 +26,19 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 /// f64 against f64: what is left is the order of the sums.
 fn assert_agrees(expected: &Recorded, got: &Expected) {
     for (index, (got, want)) in got.out.iter().zip(&expected.out).enumerate() {
-        assert!(
-            (got - want).abs() <= 1e-11 * (1.0 + want.abs()),
-            "out[{index}]: {got} for {want}"
-        );
+        assert!((got - want).abs() <= 1e-11 * (1.0 + want.abs()), "out[{index}]: {got} for {want}");
     }
     let lse_sink = expected.lse_sink.as_ref().unwrap_or(&expected.lse);
-    for (got, want) in got
-        .lse
-        .iter()
-        .zip(&expected.lse)
-        .chain(got.lse_sink.iter().zip(lse_sink))
-    {
+    for (got, want) in got.lse.iter().zip(&expected.lse).chain(got.lse_sink.iter().zip(lse_sink)) {
         assert!(
             got == want || (got - want).abs() <= 1e-11 * want.abs().max(1.0),
             "lse {got} for {want}"
         );
     }
-    assert_eq!(
-        (got.out.len(), got.lse.len()),
-        (expected.out.len(), expected.lse.len())
-    );
-    let criteria = Criteria {
-        q_dtype: Dtype::F32,
-        sixteen_bit_probs: false,
-        lse_with_sink: false,
-    };
+    assert_eq!((got.out.len(), got.lse.len()), (expected.out.len(), expected.lse.len()));
+    let criteria = Criteria { q_dtype: Dtype::F32, sixteen_bit_probs: false, lse_with_sink: false };
     let (out, lse) = expected.excess(&got.out, &got.lse, &criteria);
-    assert!(
-        out <= 1.0 && lse <= 1.0,
-        "out {out}, lse {lse} of the tolerance"
-    );
+    assert!(out <= 1.0 && lse <= 1.0, "out {out}, lse {lse} of the tolerance");
 }
 
 fn assert_same_cache(name: &str, got: &Tensor, want: &Tensor) {
@@ -81,16 +60,10 @@ fn assert_same_cache(name: &str, got: &Tensor, want: &Tensor) {
 
 fn check(path: &Path) {
     match Case::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())) {
-        Case::Attention {
-            problem, expected, ..
-        } => {
+        Case::Attention { problem, expected, .. } => {
             assert_agrees(&expected, &reference::attention(&problem));
         }
-        Case::Append {
-            problem,
-            k_after,
-            v_after,
-        } => {
+        Case::Append { problem, k_after, v_after } => {
             let (k_cache, v_cache) = reference::append(&problem);
             assert_same_cache("k_cache", &k_cache, &k_after);
             assert_same_cache("v_cache", &v_cache, &v_after);
@@ -98,12 +71,7 @@ fn check(path: &Path) {
         Case::Merge { problem, expected } => {
             assert_agrees(&expected, &reference::merge(&problem));
         }
-        Case::Stepwise {
-            problem,
-            expected,
-            k_after,
-            v_after,
-        } => {
+        Case::Stepwise { problem, expected, k_after, v_after } => {
             let (got, k_cache, v_cache) = reference::stepwise(&problem);
             assert_agrees(&expected, &got);
             assert_same_cache("k_cache", &k_cache, &k_after);

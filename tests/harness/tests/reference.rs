@@ -9,10 +9,7 @@ use pagedptx_harness::reference::{self, Expected};
 /// are queries of value 1, so that key e^s has weight s in the softmax.
 fn line(keys: &[f64], values: &[f64], query_len: usize) -> Attention {
     let num_blocks = keys.len().div_ceil(2) + 1;
-    let mut cache = [
-        vec![f64::NAN; 2 * num_blocks],
-        vec![f64::NAN; 2 * num_blocks],
-    ];
+    let mut cache = [vec![f64::NAN; 2 * num_blocks], vec![f64::NAN; 2 * num_blocks]];
     // Blocks from the last to the first, so that order in memory is not order in the sequence.
     let table: Vec<i32> = (0..num_blocks as i32).rev().collect();
     for token in 0..keys.len() {
@@ -61,11 +58,7 @@ fn one_row() {
 #[test]
 fn causal_rows_are_aligned_to_the_end() {
     let mut problem = line(&logs(&[1.0, 1.0, 2.0]), &[2.0, 4.0, 10.0], 2);
-    assert_rows(
-        &reference::attention(&problem),
-        &[3.0, 26.0 / 4.0],
-        &[2.0, 4.0],
-    );
+    assert_rows(&reference::attention(&problem), &[3.0, 26.0 / 4.0], &[2.0, 4.0]);
     problem.mask.causal = false;
     assert_rows(&reference::attention(&problem), &[6.5, 6.5], &[4.0, 4.0]);
 }
@@ -158,14 +151,8 @@ fn append_writes_the_named_slots() {
     };
     let (k_cache, v_cache) = reference::append(&problem);
     let poison = 0x7F;
-    assert_eq!(
-        k_cache.bytes,
-        [0x51, 0xFE, poison, poison, poison, poison, 0x38, 0x44]
-    );
-    assert_eq!(
-        v_cache.bytes,
-        [0x49, 0xFE, poison, poison, poison, poison, 0x30, 0x3C]
-    );
+    assert_eq!(k_cache.bytes, [0x51, 0xFE, poison, poison, poison, poison, 0x38, 0x44]);
+    assert_eq!(v_cache.bytes, [0x49, 0xFE, poison, poison, poison, poison, 0x30, 0x3C]);
 }
 
 /// Parts of weights 1 and 3 join to their mean; both infinities mark an empty part, whatever it holds.
@@ -177,22 +164,12 @@ fn merge_weighs_by_lse() {
             &[3, 2, 1, 1],
             &[4.0, f64::NAN, 8.0, 1.0, f64::NAN, 1.0],
         ),
-        lses: vec![
-            0.0,
-            f32::INFINITY,
-            3f32.ln(),
-            f32::NEG_INFINITY,
-            f32::INFINITY,
-            f32::INFINITY,
-        ],
+        lses: vec![0.0, f32::INFINITY, 3f32.ln(), f32::NEG_INFINITY, f32::INFINITY, f32::INFINITY],
         sinks: None,
     };
     let expected = reference::merge(&problem);
     assert_rows(&expected, &[7.0, 0.0], &[4.0, 0.0]);
-    let sunk = reference::merge(&Merge {
-        sinks: Some(vec![4f32.ln()]),
-        ..problem
-    });
+    let sunk = reference::merge(&Merge { sinks: Some(vec![4f32.ln()]), ..problem });
     assert_rows(&sunk, &[3.5, 0.0], &[4.0, 0.0]);
     assert_relative_eq!(sunk.lse_sink[0].exp(), 8.0, max_relative = 1e-6);
 }

@@ -9,9 +9,7 @@ use crate::dtype::Dtype;
 use crate::problem::{Append, Attention, Mask, Merge, Scale, Stepwise, Tensor};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Case, CaseError> {
-    let file = File {
-        tensors: SafeTensors::deserialize(bytes)?,
-    };
+    let file = File { tensors: SafeTensors::deserialize(bytes)? };
     let (_, header) = SafeTensors::read_metadata(bytes)?;
     let text = header.metadata().as_ref().and_then(|map| map.get("meta"));
     let meta = Meta::parse(text.ok_or_else(|| CaseError::Meta("missing key `meta`".to_owned()))?)?;
@@ -45,17 +43,9 @@ impl<'a> File<'a> {
     ) -> Result<Tensor, CaseError> {
         let view = self.typed(name, stored(dtype))?;
         if view.shape().len() != N || view.shape().contains(&0) {
-            return Err(shape(
-                name,
-                &view,
-                format!("{N} dimensions, none of them 0"),
-            ));
+            return Err(shape(name, &view, format!("{N} dimensions, none of them 0")));
         }
-        Ok(Tensor {
-            dtype,
-            shape: view.shape().to_vec(),
-            bytes: view.data().to_vec(),
-        })
+        Ok(Tensor { dtype, shape: view.shape().to_vec(), bytes: view.data().to_vec() })
     }
 
     fn typed(
@@ -66,11 +56,7 @@ impl<'a> File<'a> {
         let view = self.view(name)?;
         if view.dtype() != dtype {
             let (got, expected) = (view.dtype().to_string(), dtype.to_string());
-            return Err(CaseError::Type {
-                name,
-                got,
-                expected,
-            });
+            return Err(CaseError::Type { name, got, expected });
         }
         Ok(view)
     }
@@ -109,9 +95,7 @@ impl<'a> File<'a> {
 
     /// An optional [heads] tensor.
     fn per_head(&self, name: &'static str, heads: usize) -> Result<Option<Vec<f32>>, CaseError> {
-        self.find(name)
-            .map(|_| self.f32s(name, &[heads]))
-            .transpose()
+        self.find(name).map(|_| self.f32s(name, &[heads])).transpose()
     }
 
     fn scale(&self, name: &'static str, seqs: usize, heads: usize) -> Result<Scale, CaseError> {
@@ -133,10 +117,7 @@ impl<'a> File<'a> {
         head_dim: usize,
     ) -> Result<Recorded, CaseError> {
         let with_dim = [rows, &[head_dim]].concat();
-        let lse_sink = self
-            .find("lse_sink")
-            .map(|_| self.f64s("lse_sink", rows))
-            .transpose()?;
+        let lse_sink = self.find("lse_sink").map(|_| self.f64s("lse_sink", rows)).transpose()?;
         Ok(Recorded {
             out: self.f64s("out", &with_dim)?,
             lse: self.f64s("lse", rows)?,
@@ -158,11 +139,7 @@ fn stored(dtype: Dtype) -> safetensors::Dtype {
 }
 
 fn shape(name: &'static str, view: &TensorView, expected: String) -> CaseError {
-    CaseError::Shape {
-        name,
-        got: view.shape().to_vec(),
-        expected,
-    }
+    CaseError::Shape { name, got: view.shape().to_vec(), expected }
 }
 
 /// Compares the shape of a tensor with the one that other tensors ask for.
@@ -170,11 +147,7 @@ fn expect_shape(name: &'static str, tensor: &Tensor, expected: &[usize]) -> Resu
     if tensor.shape == expected {
         return Ok(());
     }
-    Err(CaseError::Shape {
-        name,
-        got: tensor.shape.clone(),
-        expected: format!("{expected:?}"),
-    })
+    Err(CaseError::Shape { name, got: tensor.shape.clone(), expected: format!("{expected:?}") })
 }
 
 /// The K and V caches `k_name` and `v_name`: one shape, one type.
@@ -191,11 +164,8 @@ fn caches(
 
 fn attention(file: &File, meta: &Meta) -> Result<Case, CaseError> {
     let q = file.tensor::<3>("q", need("q_dtype", meta.q_dtype)?)?;
-    let (k_cache, v_cache) = caches(
-        file,
-        ["k_cache", "v_cache"],
-        need("kv_dtype", meta.kv_dtype)?,
-    )?;
+    let (k_cache, v_cache) =
+        caches(file, ["k_cache", "v_cache"], need("kv_dtype", meta.kv_dtype)?)?;
     check_heads(&q, &k_cache)?;
     let table = file.view("block_table")?;
     let &[num_seqs, max_blocks_per_seq] = table.shape() else {
@@ -222,15 +192,8 @@ fn attention(file: &File, meta: &Meta) -> Result<Case, CaseError> {
     check_table(&problem)?;
     let (rows, head_dim) = ([total_q, num_q_heads], problem.head_dim());
     let expected = file.recorded(meta, &rows, head_dim)?;
-    let parts = meta
-        .split
-        .map(|split| parts(file, split, rows, head_dim))
-        .transpose()?;
-    Ok(Case::Attention {
-        problem,
-        expected,
-        parts,
-    })
+    let parts = meta.split.map(|split| parts(file, split, rows, head_dim)).transpose()?;
+    Ok(Case::Attention { problem, expected, parts })
 }
 
 fn parts(
@@ -256,29 +219,13 @@ fn append(file: &File, meta: &Meta) -> Result<Case, CaseError> {
     let (k_after, v_after) = caches(file, ["k_cache_after", "v_cache_after"], kv_dtype)?;
     expect_shape("k_cache_after", &k_after, &k_cache.shape)?;
     let (tokens, heads) = (k_new.shape[0], k_new.shape[1]);
-    expect_shape(
-        "k_new",
-        &k_new,
-        &[tokens, k_cache.shape[2], k_cache.shape[3]],
-    )?;
+    expect_shape("k_new", &k_new, &[tokens, k_cache.shape[2], k_cache.shape[3]])?;
     let slot_mapping = file.i64s("slot_mapping", &[tokens])?;
     check_slots(&slot_mapping, k_cache.shape[0] * k_cache.shape[1])?;
     let k_scale = file.scale("k_scale", 1, heads)?;
     let v_scale = file.scale("v_scale", 1, heads)?;
-    let problem = Append {
-        k_new,
-        v_new,
-        k_cache,
-        v_cache,
-        slot_mapping,
-        k_scale,
-        v_scale,
-    };
-    Ok(Case::Append {
-        problem,
-        k_after,
-        v_after,
-    })
+    let problem = Append { k_new, v_new, k_cache, v_cache, slot_mapping, k_scale, v_scale };
+    Ok(Case::Append { problem, k_after, v_after })
 }
 
 fn merge(file: &File, meta: &Meta) -> Result<Case, CaseError> {
@@ -286,17 +233,11 @@ fn merge(file: &File, meta: &Meta) -> Result<Case, CaseError> {
     let lses = file.f32s("lses", &outs.shape[..3])?;
     let sinks = file.per_head("sinks", outs.shape[2])?;
     let expected = file.recorded(meta, &outs.shape[1..3], outs.shape[3])?;
-    Ok(Case::Merge {
-        problem: Merge { outs, lses, sinks },
-        expected,
-    })
+    Ok(Case::Merge { problem: Merge { outs, lses, sinks }, expected })
 }
 
 fn stepwise(file: &File, meta: &Meta) -> Result<Case, CaseError> {
-    let (dtype, kv_dtype) = (
-        need("q_dtype", meta.q_dtype)?,
-        need("kv_dtype", meta.kv_dtype)?,
-    );
+    let (dtype, kv_dtype) = (need("q_dtype", meta.q_dtype)?, need("kv_dtype", meta.kv_dtype)?);
     let q = file.tensor::<3>("q_all", dtype)?;
     let k = file.tensor::<3>("k_all", dtype)?;
     let v = file.tensor::<3>("v_all", dtype)?;
@@ -326,22 +267,14 @@ fn stepwise(file: &File, meta: &Meta) -> Result<Case, CaseError> {
     };
     check_table(&problem.attention(0..tokens, k_after.clone(), v_after.clone()))?;
     let expected = file.recorded(meta, &[tokens, num_q_heads], head_dim)?;
-    Ok(Case::Stepwise {
-        problem,
-        expected,
-        k_after,
-        v_after,
-    })
+    Ok(Case::Stepwise { problem, expected, k_after, v_after })
 }
 
 /// A final cache before the steps: the slots that they write hold NaN, the others what they end with.
 fn poisoned(after: &Tensor, slot_mapping: &[i64]) -> Tensor {
     let mut cache = after.clone();
     let slot_elements = after.shape[2] * after.shape[3];
-    for slot in slot_mapping
-        .iter()
-        .filter_map(|&slot| usize::try_from(slot).ok())
-    {
+    for slot in slot_mapping.iter().filter_map(|&slot| usize::try_from(slot).ok()) {
         for index in slot * slot_elements..(slot + 1) * slot_elements {
             cache.set(index, after.dtype.poison());
         }
@@ -363,11 +296,7 @@ fn check_heads(q: &Tensor, k_cache: &Tensor) -> Result<(), CaseError> {
     let (num_q_heads, num_kv_heads) = (q.shape[1], k_cache.shape[2]);
     if !num_q_heads.is_multiple_of(num_kv_heads) || q.shape[2] != k_cache.shape[3] {
         let expected = format!("[rows, a multiple of {num_kv_heads}, {}]", k_cache.shape[3]);
-        return Err(CaseError::Shape {
-            name: "q",
-            got: q.shape.clone(),
-            expected,
-        });
+        return Err(CaseError::Shape { name: "q", got: q.shape.clone(), expected });
     }
     Ok(())
 }
@@ -388,22 +317,12 @@ fn lengths(name: &'static str, values: &[i32]) -> Result<Vec<usize>, CaseError> 
 fn check_rows(query_start_loc: &[usize], total_q: usize) -> Result<(), CaseError> {
     let last = query_start_loc.len() - 1;
     for (index, &value) in query_start_loc.iter().enumerate() {
-        let low = if index == 0 {
-            0
-        } else {
-            query_start_loc[index - 1]
-        };
-        let fixed = [(0, 0), (last, total_q)]
-            .iter()
-            .any(|&(at, must)| at == index && value != must);
+        let low = if index == 0 { 0 } else { query_start_loc[index - 1] };
+        let fixed =
+            [(0, 0), (last, total_q)].iter().any(|&(at, must)| at == index && value != must);
         if fixed || value < low || value > total_q {
             let expected = format!("prefix sums from 0 to {total_q} are needed");
-            return Err(CaseError::Value {
-                name: "cu_q",
-                index,
-                value: value as i64,
-                expected,
-            });
+            return Err(CaseError::Value { name: "cu_q", index, value: value as i64, expected });
         }
     }
     Ok(())
@@ -440,10 +359,7 @@ fn check_table(problem: &Attention) -> Result<(), CaseError> {
 }
 
 fn check_slots(slot_mapping: &[i64], num_slots: usize) -> Result<(), CaseError> {
-    match slot_mapping
-        .iter()
-        .position(|&slot| slot >= 0 && slot as usize >= num_slots)
-    {
+    match slot_mapping.iter().position(|&slot| slot >= 0 && slot as usize >= num_slots) {
         None => Ok(()),
         Some(index) => Err(CaseError::Value {
             name: "slot_mapping",

@@ -58,14 +58,10 @@ impl Meta {
         let meta: Self =
             serde_json::from_str(text).map_err(|error| CaseError::Meta(error.to_string()))?;
         if let Some(window @ 0) = meta.window {
-            return Err(CaseError::Meta(format!(
-                "window is {window}, at least 1 is needed"
-            )));
+            return Err(CaseError::Meta(format!("window is {window}, at least 1 is needed")));
         }
         if let Some(cap) = meta.softcap.filter(|cap| !(cap.is_finite() && *cap > 0.0)) {
-            return Err(CaseError::Meta(format!(
-                "softcap is {cap}, a positive number is needed"
-            )));
+            return Err(CaseError::Meta(format!("softcap is {cap}, a positive number is needed")));
         }
         Ok(meta)
     }
