@@ -87,7 +87,7 @@ fn one_line(error: candle_core::Error) -> anyhow::Error {
 }
 
 /// Typed access to GGUF metadata: an absent key is `None`, a value of another type an error.
-pub struct Metadata(BTreeMap<String, Value>);
+pub struct Metadata(pub(crate) BTreeMap<String, Value>);
 
 impl Metadata {
     /// Metadata from its parts.

@@ -9,6 +9,8 @@
 mod args;
 mod attention;
 mod config;
+#[cfg(test)]
+mod damage_tests;
 mod fetch;
 mod gguf;
 mod header;
@@ -21,7 +23,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use clap::Parser;
 
 use args::Args;
@@ -29,26 +31,44 @@ use attention::{Attention, Shape, dense::Dense};
 use config::Config;
 use gguf::Gguf;
 use llama::Llama;
-use run::Report;
 use text::Vocabulary;
 
-/// Wrong input: an unreadable model, a prompt that does not fit.
-const FAILURE: u8 = 2;
+/// Exit status after a fault in a kernel.
+const FAULT: u8 = 1;
+/// Exit status after input that cannot be used: a bad model file, a prompt that does not fit.
+const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(Failure { findings: 0, error }) => {
             // One line: causes joined by colons, line breaks of foreign messages folded.
             let text = format!("{error:#}");
             eprintln!("error: {}", text.split_whitespace().collect::<Vec<_>>().join(" "));
-            ExitCode::from(FAILURE)
+            ExitCode::from(UNUSABLE)
+        }
+        Err(Failure { error, .. }) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(FAULT)
         }
     }
 }
 
-fn run(args: &Args) -> Result<()> {
+/// Why a run ended early.
+struct Failure {
+    /// Faults that the emulator found in a kernel.
+    findings: u64,
+    error: Error,
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { findings: 0, error: error.into() }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
     let path = match &args.model {
         Some(path) => path.clone(),
         None => fetch::default_model()?,
@@ -59,13 +79,30 @@ fn run(args: &Args) -> Result<()> {
     let shape = shape(model.config(), prompt_ids.len(), args.tokens)?;
     let mut attention = backend(shape, args)?;
     let tokens = shape.max_tokens - prompt_ids.len();
-    let report = write(&model, &vocabulary, prompt_ids, tokens, attention.as_mut(), args.json)?;
+    let emit = emitter(args.json);
+    let (report, result) =
+        run::generate(&model, &vocabulary, prompt_ids, tokens, attention.as_mut(), emit);
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        if result.is_ok() || report.findings > 0 {
+            writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
+        }
     } else {
+        writeln!(std::io::stdout())?;
         eprintln!("{}", report.summary());
     }
-    Ok(())
+    result.map_err(|error| Failure { findings: report.findings, error })
+}
+
+/// Shows text as it is made, unless JSON is wanted.
+fn emitter(json: bool) -> impl FnMut(&str) -> Result<()> {
+    let mut stdout = std::io::stdout();
+    move |text: &str| {
+        if !json && !text.is_empty() {
+            stdout.write_all(text.as_bytes())?;
+            stdout.flush()?;
+        }
+        Ok(())
+    }
 }
 
 /// The model, its vocabulary, and the prompt in the model's own form.
@@ -96,34 +133,11 @@ fn shape(config: &Config, prompt: usize, tokens: usize) -> Result<Shape> {
         head_dim: config.head_dim,
         sm_scale: config.sm_scale,
         max_tokens: config.context.min(prompt.saturating_add(tokens)),
+        max_rows: run::MAX_ROWS.min(prompt),
     })
 }
 
 fn backend(shape: Shape, args: &Args) -> Result<Box<dyn Attention>> {
     ensure!(args.dense, "only --dense");
     Ok(Box::new(Dense::new(shape, args.kv_dtype)))
-}
-
-/// Generates, showing the text as it is made unless JSON is wanted.
-fn write(
-    model: &Llama,
-    vocabulary: &Vocabulary,
-    prompt_ids: Vec<u32>,
-    tokens: usize,
-    attention: &mut dyn Attention,
-    json: bool,
-) -> Result<Report> {
-    let mut stdout = std::io::stdout();
-    let emit = |text: &str| {
-        if !json && !text.is_empty() {
-            stdout.write_all(text.as_bytes())?;
-            stdout.flush()?;
-        }
-        Ok(())
-    };
-    let result = run::generate(model, vocabulary, prompt_ids, tokens, attention, emit);
-    if !json {
-        println!();
-    }
-    result
 }

@@ -10,6 +10,10 @@ use crate::llama::Llama;
 use crate::text::Vocabulary;
 use crate::text::stream::Utf8Stream;
 
+/// Most prompt tokens that run through the model at once: enough for the matrix products to be
+/// efficient, few enough for buffers to stay small.
+pub const MAX_ROWS: usize = 64;
+
 /// What `--json` prints, in this order.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -46,46 +50,76 @@ impl Report {
 }
 
 /// Generates until a stop token or `tokens` tokens, handing text to `emit` as it is made.
+///
+/// The report is there even if the run failed: it says how far the run came, and how many
+/// faults the emulator found.
 pub fn generate(
     model: &Llama,
     vocabulary: &Vocabulary,
     prompt_ids: Vec<u32>,
     tokens: usize,
     attention: &mut dyn Attention,
-    mut emit: impl FnMut(&str) -> Result<()>,
-) -> Result<Report> {
+    emit: impl FnMut(&str) -> Result<()>,
+) -> (Report, Result<()>) {
     let start = Instant::now();
-    let mut stream = Utf8Stream::default();
-    let (mut ids, mut text) = (Vec::new(), String::new());
-    let mut position = 0;
-    let mut next = prompt_ids.clone();
-    while ids.len() < tokens {
-        let end = position + next.len();
-        let logits = model.forward(&next, position..end, attention)?;
-        let id = argmax(&logits).with_context(|| format!("after {end} tokens"))?;
-        position = end;
-        ids.push(id);
-        next = vec![id];
-        if vocabulary.is_stop(id) {
-            break;
-        }
-        let piece = stream.push(vocabulary.bytes(id));
-        emit(&piece)?;
-        text.push_str(&piece);
-    }
-    let rest = stream.finish();
-    emit(&rest)?;
-    text.push_str(&rest);
+    let mut answer = Answer { ids: Vec::new(), text: String::new(), emit };
+    let result = answer.write(model, vocabulary, &prompt_ids, tokens, attention);
     let stats = attention.stats();
-    Ok(Report {
+    let report = Report {
         prompt_ids,
-        ids,
-        text,
+        ids: answer.ids,
+        text: answer.text,
         launches: stats.launches,
         findings: stats.findings,
         seconds_attention: stats.seconds,
         seconds_total: start.elapsed().as_secs_f64(),
-    })
+    };
+    (report, result)
+}
+
+/// What has been generated so far.
+struct Answer<E> {
+    ids: Vec<u32>,
+    text: String,
+    emit: E,
+}
+
+impl<E: FnMut(&str) -> Result<()>> Answer<E> {
+    fn write(
+        &mut self,
+        model: &Llama,
+        vocabulary: &Vocabulary,
+        prompt_ids: &[u32],
+        tokens: usize,
+        attention: &mut dyn Attention,
+    ) -> Result<()> {
+        let mut position = 0;
+        let mut logits = Vec::new();
+        for rows in prompt_ids.chunks(MAX_ROWS) {
+            logits = model.forward(rows, position..position + rows.len(), attention)?;
+            position += rows.len();
+        }
+        let mut stream = Utf8Stream::default();
+        while self.ids.len() < tokens {
+            if let Some(&last) = self.ids.last() {
+                logits = model.forward(&[last], position..position + 1, attention)?;
+                position += 1;
+            }
+            let id = argmax(&logits).with_context(|| format!("after {position} tokens"))?;
+            self.ids.push(id);
+            if vocabulary.is_stop(id) {
+                break;
+            }
+            self.say(stream.push(vocabulary.bytes(id)))?;
+        }
+        self.say(stream.finish())
+    }
+
+    fn say(&mut self, text: String) -> Result<()> {
+        (self.emit)(&text)?;
+        self.text.push_str(&text);
+        Ok(())
+    }
 }
 
 /// The first of the largest logits.

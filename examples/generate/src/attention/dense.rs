@@ -61,8 +61,9 @@ impl Attention for Dense {
         positions: Range<usize>,
     ) -> Result<Vec<f32>> {
         let start = Instant::now();
-        let Shape { num_q_heads, num_kv_heads, head_dim, max_tokens, .. } = self.shape;
+        let Shape { num_q_heads, num_kv_heads, head_dim, max_tokens, max_rows, .. } = self.shape;
         ensure!(positions.end <= max_tokens, "token {} of at most {max_tokens}", positions.end);
+        ensure!(positions.len() <= max_rows, "{} tokens at once of {max_rows}", positions.len());
         let (keys, values) = &mut self.cache[layer];
         keys.extend(k.iter().map(|&x| self.kv_dtype.round(x)));
         values.extend(v.iter().map(|&x| self.kv_dtype.round(x)));
@@ -98,6 +99,7 @@ mod tests {
         head_dim: 2,
         sm_scale: 0.5,
         max_tokens: 8,
+        max_rows: 5,
     };
 
     #[test]
@@ -159,6 +161,7 @@ mod tests {
         };
         assert!(step(0..1).is_ok());
         assert!(step(1..2).unwrap_err().to_string().contains("1 tokens cached, want 2"));
+        assert!(step(0..6).unwrap_err().to_string().contains("6 tokens at once of 5"));
         assert!(step(8..9).unwrap_err().to_string().contains("token 9 of at most 8"));
     }
 }

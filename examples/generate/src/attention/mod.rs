@@ -21,6 +21,8 @@ pub struct Shape {
     pub sm_scale: f32,
     /// Most tokens that a run may hold.
     pub max_tokens: usize,
+    /// Most tokens in one call of [`Attention::attend`].
+    pub max_rows: usize,
 }
 
 /// What attention did in a run.

@@ -88,3 +88,103 @@ fn token_bytes(name: &str, kind: TokenType) -> Vec<u8> {
         _ => name.replace(SPACE, " ").into_bytes(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::quantized::gguf_file::Value;
+
+    use super::super::Vocabulary;
+    use super::*;
+
+    const PIECES: [&str; 16] = [
+        "▁", "a", "b", "▁▁", "aa", "ab", "▁a", "ba", "aba", "▁ab", "abab", "bb", "▁▁a", "aab",
+        "bba", "▁b",
+    ];
+
+    /// `scores` are those of [`PIECES`]; before them come `<unk>`, `<s>`, `</s>` and the bytes.
+    fn metadata(scores: [f32; 16]) -> Metadata {
+        let mut names: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).to_vec();
+        names.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
+        names.extend(PIECES.map(str::to_owned));
+        let types = (0..names.len()).map(|id| match id {
+            0 => 2,
+            1 | 2 => 3,
+            3..259 => 6,
+            _ => 1,
+        });
+        let scores = [0.0; 259].into_iter().chain(scores);
+        let array = |values: Vec<Value>| Value::Array(values);
+        Metadata::from_values([
+            ("tokenizer.ggml.model", Value::String("llama".into())),
+            ("tokenizer.ggml.token_type", array(types.map(Value::I32).collect())),
+            ("tokenizer.ggml.scores", array(scores.map(Value::F32).collect())),
+            ("tokenizer.ggml.tokens", array(names.into_iter().map(Value::String).collect())),
+        ])
+    }
+
+    /// SentencePiece's rule word for word: join the neighbours whose union scores best, the
+    /// leftmost of equals, until no union is a piece.
+    fn naive(scores: [f32; 16], text: &str) -> Vec<u32> {
+        let text = format!("▁{}", text.replace(' ', "▁"));
+        let mut pieces: Vec<String> = text.chars().map(String::from).collect();
+        loop {
+            let union = |i: usize| format!("{}{}", pieces[i], pieces[i + 1]);
+            let score = |i: usize| PIECES.iter().position(|p| *p == union(i)).map(|id| scores[id]);
+            let candidates = (0..pieces.len() - 1).filter_map(|i| Some((i, score(i)?)));
+            let better =
+                |a: &(usize, f32), b: &(usize, f32)| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0));
+            let Some((i, _)) = candidates.max_by(better) else { break };
+            pieces[i] = union(i);
+            pieces.remove(i + 1);
+        }
+        let id = |piece: &String| PIECES.iter().position(|p| p == piece).unwrap() as u32 + 259;
+        std::iter::once(1).chain(pieces.iter().map(id)).collect()
+    }
+
+    #[test]
+    fn pieces_are_joined_by_score() {
+        let mut state = 12345u32;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % below
+        };
+        for _ in 0..20 {
+            let mut scores: [f32; 16] = std::array::from_fn(|id| -(id as f32));
+            for i in (1..16).rev() {
+                scores.swap(i, random(i + 1));
+            }
+            let vocabulary = Vocabulary::read(&metadata(scores)).unwrap();
+            for _ in 0..50 {
+                let length = 1 + random(12);
+                let text: String = (0..length).map(|_| [' ', 'a', 'b'][random(3)]).collect();
+                let ids = vocabulary.encode(&text).unwrap();
+                assert_eq!(ids, naive(scores, &text), "{text:?} with {scores:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_and_special_tokens_come_back() {
+        let scores = std::array::from_fn(|id| -(id as f32));
+        let vocabulary = Vocabulary::read(&metadata(scores)).unwrap();
+        for text in ["a b", "naïve 🦀\n", "ab\u{0}c", "x"] {
+            let ids = vocabulary.encode(text).unwrap();
+            let bytes: Vec<u8> = ids.iter().flat_map(|&id| vocabulary.bytes(id)).copied().collect();
+            assert_eq!(String::from_utf8(bytes).unwrap(), format!(" {text}"));
+        }
+        assert_eq!(vocabulary.encode("").unwrap(), [1]);
+        assert_eq!(vocabulary.encode("<s>a</s>b").unwrap(), [1, 265, 2, 274]);
+        assert!(vocabulary.is_stop(2) && !vocabulary.is_stop(1));
+        assert!(vocabulary.bytes(2).is_empty() && vocabulary.bytes(u32::MAX).is_empty());
+    }
+
+    #[test]
+    fn a_vocabulary_without_the_space_prefix() {
+        let scores = std::array::from_fn(|id| -(id as f32));
+        let Metadata(mut values) = metadata(scores);
+        values.insert("tokenizer.ggml.add_space_prefix".into(), Value::Bool(false));
+        values.insert("tokenizer.ggml.add_bos_token".into(), Value::Bool(false));
+        let vocabulary = Vocabulary::read(&Metadata(values)).unwrap();
+        assert_eq!(vocabulary.encode("ab").unwrap(), [264]);
+    }
+}
