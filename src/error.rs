@@ -129,6 +129,12 @@ pub enum Error {
         /// Name of the argument.
         what: &'static str,
     },
+    /// An operation that cannot be part of a graph was called while its stream is being captured.
+    #[error("{operation} cannot be captured, the stream is recording a graph")]
+    Capturing {
+        /// The operation.
+        operation: &'static str,
+    },
     /// No kernel is built for a combination of types.
     #[error("no kernel {name} for head_dim {head_dim}, q {q}, kv {kv}")]
     NoKernel {

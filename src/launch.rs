@@ -51,8 +51,12 @@ pub(crate) unsafe fn launch<D: Driver>(
     grid: [u32; 3],
     params: &impl NoUninit,
 ) -> Result<()> {
-    let shape =
-        LaunchShape { grid, block: [KERNELS[index].threads, 1, 1], dynamic_shared_bytes: 0 };
+    let shape = LaunchShape {
+        grid,
+        block: [KERNELS[index].threads, 1, 1],
+        dynamic_shared_bytes: 0,
+        overlaps_previous: false,
+    };
     let kernel = stream.device().kernel(index)?;
     // SAFETY: the caller's promise is the driver's condition.
     unsafe { stream.driver().launch(stream.raw(), kernel, &shape, bytemuck::bytes_of(params)) }

@@ -7,6 +7,20 @@
 use crate::error::Result;
 use crate::types::DeviceAddress;
 
+#[cfg(any(feature = "cust", feature = "cudarc"))]
+mod cuda;
+#[cfg(feature = "cudarc")]
+mod cudarc;
+#[cfg(feature = "cust")]
+mod cust;
+
+#[cfg(any(feature = "cust", feature = "cudarc"))]
+pub use cuda::{CudaDriver, CudaEvent, CudaGraph, CudaKernel, CudaStream};
+#[cfg(feature = "cudarc")]
+pub use cudarc::{Cudarc, CudarcDriver};
+#[cfg(feature = "cust")]
+pub use cust::{Cust, CustDriver};
+
 /// What a device can do, as far as the crate asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceProperties {
@@ -29,6 +43,10 @@ pub struct LaunchShape {
     pub block: [u32; 3],
     /// Dynamic shared memory of a CTA in bytes, beyond what the kernel declares.
     pub dynamic_shared_bytes: u32,
+    /// Whether CTAs may start before the previous work of the stream has finished (programmatic dependent launch), where
+    /// the device and its driver can. Only for kernels that wait for it (`griddepcontrol.wait`) before they touch memory
+    /// which that work writes, and before they write memory which it touches.
+    pub overlaps_previous: bool,
 }
 
 /// A device that runs PTX.
@@ -126,4 +144,42 @@ pub unsafe trait Driver {
 
     /// Waits until everything enqueued on `stream` has run.
     fn synchronize(&self, stream: &Self::Stream) -> Result<()>;
+}
+
+/// A driver whose streams can be captured: launches are recorded once and replayed as one.
+///
+/// # Safety
+///
+/// - G1. Between `begin_capture` and `end_capture`, launches, fills and copies of that stream are recorded and do not
+///   run. Allocations, writes, reads and waits fail and enqueue nothing. `free` is not called.
+/// - G2. `replay` enqueues what was recorded, in that order, with the addresses, shapes and parameters it had.
+/// - G3. Dropping a graph lets replays already enqueued finish.
+pub unsafe trait Graphs: Driver {
+    /// Recorded work.
+    type Graph;
+
+    /// Starts recording what is enqueued on `stream`.
+    fn begin_capture(&self, stream: &Self::Stream) -> Result<()>;
+
+    /// Stops recording; after an error nothing is being recorded either.
+    fn end_capture(&self, stream: &Self::Stream) -> Result<Self::Graph>;
+
+    /// Enqueues recorded work on the stream that it was recorded from.
+    ///
+    /// # Safety
+    ///
+    /// The conditions of every recorded call hold (again).
+    unsafe fn replay(&self, stream: &Self::Stream, graph: &mut Self::Graph) -> Result<()>;
+}
+
+/// A driver that measures time on the device.
+pub trait Events: Driver {
+    /// A point in the work of a stream.
+    type Event;
+
+    /// Marks the point behind everything enqueued on `stream` so far.
+    fn record(&self, stream: &Self::Stream) -> Result<Self::Event>;
+
+    /// Waits for `end` and returns the time from `start`, in milliseconds.
+    fn milliseconds_between(&self, start: &Self::Event, end: &Self::Event) -> Result<f32>;
 }
