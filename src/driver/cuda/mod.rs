@@ -37,10 +37,15 @@ pub use stream::CudaStream;
 /// The context is retained while the value, a stream, a kernel, a graph or an event of it exists. Every method makes it
 /// current on the calling thread for the time of the call only, so any thread may use any of them, and
 /// whatever context was current stays so.
-#[derive(Debug)]
 pub struct CudaDriver<L> {
     context: Arc<Context>,
     library: PhantomData<fn() -> L>,
+}
+
+impl<L> core::fmt::Debug for CudaDriver<L> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("CudaDriver").field(&self.context).finish()
+    }
 }
 
 impl<L> Clone for CudaDriver<L> {
