@@ -17,11 +17,37 @@ struct Variant {
     suffix: String,
     /// Threads of a CTA.
     threads: u32,
+    /// Dynamic shared memory of a CTA.
+    shared_bytes: u32,
+    /// CTAs whose registers a multiprocessor is to hold at once (`.minnctapersm`).
+    resident_ctas: u32,
     /// Values for the template.
     values: Value,
 }
 
 const DTYPES: [&str; 3] = ["f32", "f16", "bf16"];
+
+/// Shared memory of a multiprocessor of sm_90, the largest there is, and what each CTA on it costs beside its own.
+const SHARED_BYTES: u32 = 228 << 10;
+const SHARED_BYTES_PER_CTA: u32 = 1 << 10;
+
+/// `decode_mma` for 8 or 16 query heads of a KV head: warps with a ring of stages each, a stage one tile of K and one of V.
+fn decode_mma(d: u32, kv: &'static str, head_tiles: u32) -> Variant {
+    let (warps, stages) = (2, 3);
+    let shared_bytes = warps * stages * 2 * 16 * (2 * d + 16);
+    let by_registers = if head_tiles == 1 { 8 } else { 6 };
+    let resident_ctas = (SHARED_BYTES / (shared_bytes + SHARED_BYTES_PER_CTA)).min(by_registers);
+    Variant {
+        template: "decode_mma",
+        suffix: format!("d{d}_{kv}_g{}", 8 * head_tiles),
+        threads: 32 * warps,
+        shared_bytes,
+        resident_ctas,
+        values: context! {
+            D => d, KV => kv, HEAD_TILES => head_tiles, WARPS => warps, STAGES => stages, RESCALE_LOG2 => 8,
+        },
+    }
+}
 
 /// The list of variants, the only place that names them.
 fn variants() -> Vec<Variant> {
@@ -34,8 +60,17 @@ fn variants() -> Vec<Variant> {
                     template: "decode",
                     suffix: format!("d{d}_{q}_{kv}"),
                     threads: 32 * warps,
+                    shared_bytes: 0,
+                    resident_ctas: 8,
                     values: context! { GROUPS => groups, D => d, WARPS => warps, Q => q, KV => kv },
                 });
+            }
+        }
+    }
+    for groups in 1..=8 {
+        for kv in ["f16", "bf16"] {
+            for head_tiles in [1, 2] {
+                list.push(decode_mma(32 * groups, kv, head_tiles));
             }
         }
     }
@@ -45,6 +80,8 @@ fn variants() -> Vec<Variant> {
                 template: "append",
                 suffix: format!("{new}_{kv}"),
                 threads: 128,
+                shared_bytes: 0,
+                resident_ctas: 8,
                 values: context! { THREADS => 128, NEW => new, KV => kv },
             });
         }
@@ -83,23 +120,28 @@ fn main() {
     let bytes = context! { f32 => 4, f16 => 2, bf16 => 2 };
     let mut table = Vec::new();
     for variant in variants() {
-        let entry = format!("{}_{}", variant.template, variant.suffix);
-        let file = format!("{}.ptx", variant.template);
+        let Variant { template, suffix, threads, shared_bytes, resident_ctas, values } = variant;
+        let entry = format!("{template}_{suffix}");
+        let file = format!("{template}.ptx");
+        let common = context! {
+            ENTRY => entry, BYTES => bytes, SHARED_BYTES => shared_bytes, RESIDENT_CTAS => resident_ctas,
+        };
         let text = env
             .get_template(&file)
-            .and_then(|t| t.render(context! { ENTRY => entry, BYTES => bytes, ..variant.values }))
+            .and_then(|t| t.render(context! { ..common, ..values }))
             .unwrap_or_else(|error| panic!("ptx/{file}, entry {entry}: {error:#}"));
         let path = Path::new(&out_dir).join(format!("{entry}.ptx"));
         fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        table.push((entry, variant.threads));
+        table.push((entry, threads, shared_bytes, resident_ctas));
     }
     table.sort();
 
     let mut source = String::from("&[\n");
-    for (entry, threads) in &table {
+    for (entry, threads, shared_bytes, resident_ctas) in &table {
         writeln!(
             source,
-            "    KernelSource {{ entry: {entry:?}, ptx: include_str!(concat!(env!(\"OUT_DIR\"), \"/{entry}.ptx\")), threads: {threads} }},"
+            "    KernelSource {{ entry: {entry:?}, ptx: include_str!(concat!(env!(\"OUT_DIR\"), \"/{entry}.ptx\")), \
+             threads: {threads}, dynamic_shared_bytes: {shared_bytes}, resident_ctas: {resident_ctas} }},"
         )
         .expect("a String takes every write");
     }

@@ -13,6 +13,10 @@ pub struct KernelSource {
     pub ptx: &'static str,
     /// Threads of a CTA.
     pub threads: u32,
+    /// Dynamic shared memory of a CTA, in bytes.
+    pub dynamic_shared_bytes: u32,
+    /// CTAs whose registers one multiprocessor holds at once, at least.
+    pub resident_ctas: u32,
 }
 
 /// Every kernel of the crate, sorted by entry name.

@@ -5,7 +5,7 @@ use bytemuck::{NoUninit, Pod, Zeroable};
 use crate::device::Stream;
 use crate::driver::{Driver, LaunchShape};
 use crate::error::Result;
-use crate::kernels::KERNELS;
+use crate::kernels::{KERNELS, KernelSource};
 use crate::types::DeviceAddress;
 
 /// Parameters of `decode`; `ptx/decode.ptx` documents each field, and a test compares the offsets.
@@ -40,7 +40,7 @@ pub(crate) struct AppendParams {
     pub padding: u32,
 }
 
-/// Enqueues the kernel at `index` of [`KERNELS`] with the CTA size it was written for.
+/// Enqueues the kernel at `index` of [`KERNELS`] with the CTA size and shared memory it was written for.
 ///
 /// # Safety
 ///
@@ -51,10 +51,11 @@ pub(crate) unsafe fn launch<D: Driver>(
     grid: [u32; 3],
     params: &impl NoUninit,
 ) -> Result<()> {
+    let KernelSource { threads, dynamic_shared_bytes, .. } = KERNELS[index];
     let shape = LaunchShape {
         grid,
-        block: [KERNELS[index].threads, 1, 1],
-        dynamic_shared_bytes: 0,
+        block: [threads, 1, 1],
+        dynamic_shared_bytes,
         overlaps_previous: false,
     };
     let kernel = stream.device().kernel(index)?;
