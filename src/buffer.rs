@@ -12,11 +12,13 @@ use crate::types::DeviceAddress;
 /// `len` elements of `T` in device memory, freed (stream-ordered) when dropped.
 ///
 /// - B1. The allocation holds at least `len * size_of::<T>()` bytes while the value exists, and until
-///   all work enqueued on its stream before the drop has run.
+///   all work enqueued on its stream before the drop has run, and while a [`crate::Graph`] may name it.
 /// - B2. No reference into it is ever formed on the host; its contents may be any bits, so `T` is [`Pod`].
 pub struct Buffer<'s, D: Driver, T: Pod> {
     stream: &'s Stream<D>,
     address: DeviceAddress,
+    /// What graphs know the allocation by.
+    serial: u64,
     len: usize,
     elements: PhantomData<T>,
 }
@@ -35,7 +37,8 @@ impl<'s, D: Driver, T: Pod> Buffer<'s, D, T> {
         } else {
             stream.driver().allocate(stream.raw(), bytes)?
         };
-        Ok(Self { stream, address, len, elements: PhantomData })
+        let serial = stream.keeper().next_serial();
+        Ok(Self { stream, address, serial, len, elements: PhantomData })
     }
 
     /// Allocates `len` elements whose bytes are all zero.
@@ -165,9 +168,9 @@ impl<'s, D: Driver, T: Pod> Buffer<'s, D, T> {
 impl<D: Driver, T: Pod> Drop for Buffer<'_, D, T> {
     fn drop(&mut self) {
         if self.address != DeviceAddress::NULL {
-            // SAFETY: the address came from `allocate` on this stream (only `uninit` sets it), and nothing can
-            // enqueue work on it after the drop (B1).
-            unsafe { self.stream.driver().free(self.stream.raw(), self.address) }
+            // SAFETY: the address came from `allocate` on this stream (only `uninit` sets it, with its serial number), and
+            // nothing but a graph can enqueue work on it after the drop (B1).
+            unsafe { self.stream.release(self.address, self.serial) }
         }
     }
 }

@@ -7,6 +7,7 @@ use once_cell::sync::OnceCell;
 
 use crate::driver::{DeviceProperties, Driver};
 use crate::error::{Error, Result};
+use crate::graph::Keeper;
 use crate::kernels::KERNELS;
 
 struct Shared<D: Driver> {
@@ -65,7 +66,13 @@ impl<D: Driver> Device<D> {
     ///
     /// Those of the driver.
     pub fn stream(&self) -> Result<Stream<D>> {
-        Ok(Stream { raw: self.driver().create_stream()?, device: self.clone() })
+        Ok(self.adopt_stream(self.driver().create_stream()?))
+    }
+
+    /// Wraps a stream of the driver: one that another library made ([`crate::driver`]). Two wrappers of one stream are two
+    /// streams here, whose memory does not mix.
+    pub fn adopt_stream(&self, raw: D::Stream) -> Stream<D> {
+        Stream { raw, keeper: Keeper::default(), device: self.clone() }
     }
 
     /// The kernel at `index` of [`KERNELS`], loaded on first use.
@@ -87,6 +94,7 @@ impl<D: Driver> Device<D> {
 pub struct Stream<D: Driver> {
     // Fields drop in this order: the stream before its device.
     raw: D::Stream,
+    keeper: Keeper,
     device: Device<D>,
 }
 
@@ -112,6 +120,10 @@ impl<D: Driver> Stream<D> {
 
     pub(crate) fn driver(&self) -> &D {
         self.device.driver()
+    }
+
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
     }
 
     /// Whether `other` is this very stream (S2).

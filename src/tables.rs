@@ -57,11 +57,15 @@ pub struct Sequence<'a> {
 ///   are zero, whatever the caller left there.
 /// - T2. Every length on the device is at most `max_blocks_per_seq * block_size`, and its blocks were given.
 /// - T3. The device copy is written by `set` only, whole, after the check.
+/// - T4. Rows past `num_seqs` that were ever written have length 0 on the device, for launches that were captured
+///   with more sequences ([`crate::Graph`]).
 pub struct BlockTables<'s, D: Driver> {
     space: BlockSpace,
     max_seqs: usize,
     max_blocks_per_seq: usize,
     num_seqs: usize,
+    /// Rows whose length on the device may be other than 0.
+    used_rows: usize,
     /// Host copies that are checked, then uploaded; kept to avoid an allocation per step.
     host_table: Vec<u32>,
     host_lens: Vec<u32>,
@@ -93,6 +97,7 @@ impl<'s, D: Driver> BlockTables<'s, D> {
             max_seqs,
             max_blocks_per_seq,
             num_seqs: 0,
+            used_rows: 0,
             host_table: Vec::new(),
             host_lens: Vec::new(),
             block_table: Buffer::uninit(stream, entries)?,
@@ -121,9 +126,13 @@ impl<'s, D: Driver> BlockTables<'s, D> {
             }
             self.push(seq, sequence)?;
         }
+        let num_seqs = self.host_lens.len();
+        self.used_rows = self.used_rows.max(num_seqs);
+        self.host_lens.resize(self.used_rows, 0); // T4
         self.block_table.write(&self.host_table)?;
         self.seq_lens.write(&self.host_lens)?;
-        self.num_seqs = self.host_lens.len();
+        self.used_rows = num_seqs;
+        self.num_seqs = num_seqs;
         Ok(())
     }
 
@@ -216,11 +225,17 @@ impl<'s, D: Driver> BlockTables<'s, D> {
 /// - M1. Every slot on the device is negative (skip the token) or less than the slots of the pool it was checked against.
 /// - M2. No two tokens have the same slot, so that a launch has no race.
 /// - M3. The device copy is written by `set` only, whole, after the check.
+/// - M4. Slots past `num_tokens` that were ever written are −1 on the device, for launches that were captured with more
+///   tokens ([`crate::Graph`]).
 pub struct SlotMapping<'s, D: Driver> {
     space: BlockSpace,
     num_slots: u64,
     max_tokens: usize,
     num_tokens: usize,
+    /// Slots that may be other than −1 on the device.
+    used_tokens: usize,
+    /// What is copied to the device; kept to avoid an allocation per step.
+    host_slots: Vec<i64>,
     /// Slots in ascending order, to find one given twice; kept to avoid an allocation per step.
     sorted: Vec<i64>,
     slots: Buffer<'s, D, i64>,
@@ -241,6 +256,8 @@ impl<'s, D: Driver> SlotMapping<'s, D> {
             num_slots: u64::from(space.num_blocks) * u64::from(space.block_size),
             max_tokens,
             num_tokens: 0,
+            used_tokens: 0,
+            host_slots: Vec::new(),
             sorted: Vec::new(),
             slots: Buffer::uninit(stream, max_tokens)?,
         })
@@ -272,7 +289,12 @@ impl<'s, D: Driver> SlotMapping<'s, D> {
         if let Some(pair) = self.sorted.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::DuplicateSlot { slot: pair[0] });
         }
-        self.slots.write(slots)?;
+        self.host_slots.clear();
+        self.host_slots.extend_from_slice(slots);
+        self.used_tokens = self.used_tokens.max(slots.len());
+        self.host_slots.resize(self.used_tokens, -1); // M4
+        self.slots.write(&self.host_slots)?;
+        self.used_tokens = slots.len();
         self.num_tokens = slots.len();
         Ok(())
     }

@@ -503,6 +503,55 @@ both! {
         drop((start, end));
         assert_eq!(fake.get("live_events"), 0);
     }
+
+    /// A graph keeps the memory that it may name, though the buffers are dropped; what came later is freed at once.
+    fn a_graph_keeps_its_memory(fake: &Fake) {
+        let driver = CudaDriver::<L>::new(0).unwrap();
+        let device = Device::new(driver.clone()).unwrap();
+        let stream = device.stream().unwrap();
+        let kernel = driver.load("touch", PTX).unwrap();
+        let a = Buffer::<_, u8>::uninit(&stream, 8).unwrap();
+        let params = bytes_of([a.address(); 2]);
+        let mut graph = stream
+            .capture(|| {
+                // SAFETY: the buffer lives, and the graph keeps it.
+                unsafe { driver.launch(stream.raw(), &kernel, &ONE_CTA, &params) }
+            })
+            .unwrap();
+        let b = Buffer::<_, u8>::uninit(&stream, 8).unwrap();
+        drop((a, b));
+        stream.synchronize().unwrap();
+        assert_eq!(fake.get("live_device"), 1);
+        graph.replay().unwrap();
+        graph.replay().unwrap();
+        drop(graph);
+        stream.synchronize().unwrap();
+        assert_eq!((fake.get("launches_run"), fake.get("live_device")), (2, 0));
+    }
+
+    /// A capture that ends in an error or a panic leaves the stream as it was, and frees what was dropped meanwhile.
+    fn a_capture_that_fails_leaves_nothing(fake: &Fake) {
+        let device = Device::new(CudaDriver::<L>::new(0).unwrap()).unwrap();
+        let stream = device.stream().unwrap();
+        let buffer = || Buffer::from_slice(&stream, &[1_u8; 8]).unwrap();
+        let (a, b, c) = (buffer(), buffer(), buffer());
+        let error = stream.capture(|| {
+            drop(a);
+            Buffer::<_, u8>::uninit(&stream, 8).map(drop)
+        });
+        assert_eq!(error.err(), Some(Error::Capturing { operation: "allocation" }));
+        let panic = std::panic::AssertUnwindSafe(|| {
+            let _ = stream.capture(|| {
+                drop(b);
+                panic!("between two launches")
+            });
+        });
+        std::panic::catch_unwind(panic).unwrap_err();
+        let inner = stream.capture(|| stream.capture(|| Ok(())).map(drop)).map(drop);
+        assert_eq!(inner, Err(Error::Capturing { operation: "a capture" }));
+        assert_eq!(c.to_vec().unwrap(), [1; 8]);
+        assert_eq!(fake.get("live_device"), 1);
+    }
 }
 
 /// Contexts and streams of `cudarc` are taken and given.

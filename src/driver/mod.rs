@@ -63,6 +63,7 @@ pub struct LaunchShape {
 ///   copied them when it returns.
 /// - D5. A kernel that faults makes later calls return an error; it never corrupts host memory.
 /// - D6. Dropping a `Stream` lets the work already enqueued on it finish.
+/// - D7. A stream of another value of the driver's type is as good as its own, or an error.
 pub unsafe trait Driver {
     /// An order in which work runs.
     type Stream;
