@@ -123,6 +123,24 @@ pub enum Error {
         /// The value of the other side.
         expected: u64,
     },
+    /// A device address does not have the alignment of what it points to.
+    #[error("{what} is at {address:#x}, a multiple of {align} is needed")]
+    Misaligned {
+        /// Name of the argument.
+        what: &'static str,
+        /// The address given.
+        address: u64,
+        /// Alignment needed, in bytes.
+        align: usize,
+    },
+    /// A sequence of offsets goes back.
+    #[error("{what} goes back at index {index}, each entry has to be at least the one before")]
+    NotAscending {
+        /// Name of the argument.
+        what: &'static str,
+        /// Index of the entry that is below the one before it.
+        index: usize,
+    },
     /// An argument belongs to another stream than the one the operation runs on.
     #[error("{what} belongs to another stream, every argument of a call must be on one stream")]
     OtherStream {

@@ -2,7 +2,7 @@
 
 use bytemuck::{NoUninit, Pod, Zeroable};
 
-use crate::device::Stream;
+use crate::device::{Device, Stream};
 use crate::driver::{Driver, LaunchShape};
 use crate::error::Result;
 use crate::kernels::{KERNELS, KernelSource};
@@ -51,6 +51,22 @@ pub(crate) unsafe fn launch<D: Driver>(
     grid: [u32; 3],
     params: &impl NoUninit,
 ) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe { launch_raw(stream.device(), stream.raw(), index, grid, params) }
+}
+
+/// [`launch`] on the driver's own stream.
+///
+/// # Safety
+///
+/// With these parameters the kernel touches live memory of this stream only.
+pub(crate) unsafe fn launch_raw<D: Driver>(
+    device: &Device<D>,
+    stream: &D::Stream,
+    index: usize,
+    grid: [u32; 3],
+    params: &impl NoUninit,
+) -> Result<()> {
     let KernelSource { threads, dynamic_shared_bytes, .. } = KERNELS[index];
     let shape = LaunchShape {
         grid,
@@ -58,9 +74,9 @@ pub(crate) unsafe fn launch<D: Driver>(
         dynamic_shared_bytes,
         overlaps_previous: false,
     };
-    let kernel = stream.device().kernel(index)?;
+    let kernel = device.kernel(index)?;
     // SAFETY: the caller's promise is the driver's condition.
-    unsafe { stream.driver().launch(stream.raw(), kernel, &shape, bytemuck::bytes_of(params)) }
+    unsafe { device.driver().launch(stream, kernel, &shape, bytemuck::bytes_of(params)) }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod types;
 
 pub mod driver;
 pub mod kernels;
+pub mod raw;
 
 pub use allocator::BlockAllocator;
 pub use append::append;
