@@ -44,7 +44,24 @@ fn decode_mma(d: u32, kv: &'static str, head_tiles: u32) -> Variant {
         shared_bytes,
         resident_ctas,
         values: context! {
-            D => d, KV => kv, HEAD_TILES => head_tiles, WARPS => warps, STAGES => stages, RESCALE_LOG2 => 8,
+            WIDE => false, D => d, KV => kv, HEAD_TILES => head_tiles, WARPS => warps, STAGES => stages, RESCALE_LOG2 => 8,
+        },
+    }
+}
+
+/// `decode_mma` for more query heads of a KV head: up to 8 warps of 16 heads each around one ring, at least 48 KB of which
+/// is on its way while two stages are read and refilled.
+fn decode_mma_wide(d: u32, kv: &'static str) -> Variant {
+    let (warps, head_tiles) = (8, 2);
+    let stages = 2 + (48_u32 << 10).div_ceil(2 * 16 * 2 * d);
+    Variant {
+        template: "decode_mma",
+        suffix: format!("d{d}_{kv}_wide"),
+        threads: 32 * warps,
+        shared_bytes: stages * 2 * 16 * (2 * d + 16),
+        resident_ctas: 1,
+        values: context! {
+            WIDE => true, D => d, KV => kv, HEAD_TILES => head_tiles, WARPS => warps, STAGES => stages, RESCALE_LOG2 => 8,
         },
     }
 }
@@ -72,6 +89,11 @@ fn variants() -> Vec<Variant> {
             for head_tiles in [1, 2] {
                 list.push(decode_mma(32 * groups, kv, head_tiles));
             }
+        }
+    }
+    for d in [64, 128, 192, 256] {
+        for kv in ["f16", "bf16"] {
+            list.push(decode_mma_wide(d, kv));
         }
     }
     for new in DTYPES {
