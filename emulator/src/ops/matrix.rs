@@ -1,0 +1,431 @@
+//! Matrix instructions: `mma`, and what moves 8 by 8 matrices between lanes and shared memory
+//! (PTX ISA, "Warp Level Matrix Multiply-Accumulate Instructions").
+
+use std::marker::PhantomData;
+
+use super::Lowered;
+use super::number::{half_from, half_value};
+use crate::exec::env::Env;
+use crate::exec::inst::{Exec, Flow, Inst};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers};
+use crate::exec::warp::Warp;
+use crate::finding::FindingKind;
+use crate::launch::MmaMode;
+use crate::lower::form::Form;
+use crate::lower::table::{Row, row};
+use crate::tensor::dot::Model;
+use crate::tensor::format::Format;
+use crate::tensor::layout;
+use crate::types::Type;
+
+pub(crate) const ROWS: &[Row] = &[
+    row("mma.sync.aligned.m16n8k8|m16n8k16.row.col.f32|f16.f16.f16.f32|f16 d, a, b, c", mma_float).from_sm(75),
+    row("mma.sync.aligned.m16n8k8|m16n8k16.row.col.f32.bf16.bf16.f32 d, a, b, c", mma_float).from_sm(80),
+    row("mma.sync.aligned.m16n8k4|m16n8k8.row.col.f32.tf32.tf32.f32 d, a, b, c", mma_float).from_sm(80),
+    row("mma.sync.aligned.m16n8k16|m16n8k32.row.col.f32|f16.e4m3|e5m2.e4m3|e5m2.f32|f16 d, a, b, c", mma_float)
+        .from_sm(89),
+    row("mma.sync.aligned.m8n8k16|m16n8k16|m16n8k32.row.col[.satfinite].s32.u8|s8.u8|s8.s32 d, a, b, c", mma_int)
+        .from_sm(75),
+    row("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 d, a, b, c", mma_double).from_sm(80),
+];
+
+/// Rows and k of a shape such as `m16n8k16`; n is always 8.
+fn shape(f: &Form<'_, '_>) -> (usize, usize) {
+    let known = [
+        ("m8n8k4", (8, 4)),
+        ("m8n8k16", (8, 16)),
+        ("m16n8k4", (16, 4)),
+        ("m16n8k8", (16, 8)),
+        ("m16n8k16", (16, 16)),
+        ("m16n8k32", (16, 32)),
+    ];
+    f.pick(&known).expect("the table's rows name these shapes only")
+}
+
+/// Takes `d, a, b, c` into the instruction's list; `accumulator` and `operand` are register types.
+fn fragments(f: &mut Form<'_, '_>, accumulator: Type, operand: Type, counts: [usize; 3]) -> Lowered {
+    let [a, b, c] = counts;
+    f.dst_list(accumulator, c, false)?;
+    f.src_list(operand, a, false)?;
+    f.src_list(operand, b, false)?;
+    f.src_list(accumulator, c, false)?;
+    Ok(())
+}
+
+fn format(ty: Type) -> Format {
+    match ty {
+        Type::F16 => Format::F16,
+        Type::Bf16 => Format::Bf16,
+        Type::Tf32 => Format::Tf32,
+        Type::E4m3 => Format::E4m3,
+        _ => Format::E5m2,
+    }
+}
+
+fn mma_float(f: &mut Form<'_, '_>) -> Lowered {
+    let (_, k) = shape(f);
+    let [d, a, b, c] = f.types()[..] else {
+        return Err(f.fault("`mma` names four types"));
+    };
+    if d != c {
+        return Err(f.fault(format!("an accumulator of .{} with a result of .{} is not supported", c.name(), d.name())));
+    }
+    let registers = |elements: usize| elements * a.bits() as usize / 32 / 32;
+    let accumulator = if d == Type::F32 { Type::F32 } else { Type::B32 };
+    let accumulators = if d == Type::F32 { 4 } else { 2 };
+    fragments(f, accumulator, Type::B32, [registers(16 * k), registers(8 * k), accumulators])?;
+    f.inst.imm = i64::from(code(format(a))) | i64::from(code(format(b))) << 8;
+    match (a, k, d) {
+        (Type::F16, 8, Type::F32) => f.run::<MmaF32<Half, 8>>(),
+        (Type::F16, 16, Type::F32) => f.run::<MmaF32<Half, 16>>(),
+        (Type::Bf16, 8, Type::F32) => f.run::<MmaF32<Brain, 8>>(),
+        (Type::Bf16, 16, Type::F32) => f.run::<MmaF32<Brain, 16>>(),
+        (Type::Tf32, 4, Type::F32) => f.run::<MmaF32<Tf32, 4>>(),
+        (Type::Tf32, 8, Type::F32) => f.run::<MmaF32<Tf32, 8>>(),
+        (Type::F16, 8, _) => f.run::<MmaAny<8, true>>(),
+        (Type::F16, 16, _) | (_, 16, Type::F16) => f.run::<MmaAny<16, true>>(),
+        (_, 16, _) => f.run::<MmaAny<16, false>>(),
+        (_, _, Type::F16) => f.run::<MmaAny<32, true>>(),
+        _ => f.run::<MmaAny<32, false>>(),
+    }
+}
+
+fn code(format: Format) -> u8 {
+    match format {
+        Format::F16 => 0,
+        Format::Bf16 => 1,
+        Format::Tf32 => 2,
+        Format::E4m3 => 3,
+        Format::E5m2 => 4,
+        Format::F32 => 5,
+    }
+}
+
+fn decode(code: u8) -> Format {
+    [Format::F16, Format::Bf16, Format::Tf32, Format::E4m3, Format::E5m2, Format::F32][usize::from(code)]
+}
+
+/// Refuses an `.aligned` instruction that only some lanes have reached.
+#[inline(always)]
+pub(super) fn expect_all(env: &mut Env<'_>, mask: Mask, what: &str) -> Option<Flow> {
+    if mask == ALL {
+        return None;
+    }
+    let lane = (!mask).trailing_zeros() as usize;
+    let message = format!("`{what}` needs all 32 lanes together, but only lanes {mask:#010x} are here");
+    Some(env.fault(FindingKind::Divergence, lane, message))
+}
+
+// ---- Floating point with an f32 accumulator
+
+/// How an operand's register comes apart into numbers.
+trait Operand: 'static {
+    const FORMAT: Format;
+    /// Elements of a register.
+    const PACKED: usize;
+    /// Element `index` of a register.
+    fn value(word: u32, index: usize) -> f32;
+}
+
+struct Half;
+struct Brain;
+struct Tf32;
+
+impl Operand for Half {
+    const FORMAT: Format = Format::F16;
+    const PACKED: usize = 2;
+    #[inline(always)]
+    fn value(word: u32, index: usize) -> f32 {
+        half_value(word >> (16 * index) & 0xffff)
+    }
+}
+
+impl Operand for Brain {
+    const FORMAT: Format = Format::Bf16;
+    const PACKED: usize = 2;
+    #[inline(always)]
+    fn value(word: u32, index: usize) -> f32 {
+        f32::from_bits(if index == 0 { word << 16 } else { word & 0xffff_0000 })
+    }
+}
+
+impl Operand for Tf32 {
+    const FORMAT: Format = Format::Tf32;
+    const PACKED: usize = 1;
+    #[inline(always)]
+    fn value(word: u32, _: usize) -> f32 {
+        f32::from_bits(word & 0xffff_e000)
+    }
+}
+
+/// `m16n8kK` with operands of `T` and an f32 accumulator.
+struct MmaF32<T, const K: usize>(PhantomData<T>);
+
+impl<T: Operand, const K: usize> Exec for MmaF32<T, K> {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if let Some(flow) = expect_all(env, mask, "mma.sync.aligned") {
+            return flow;
+        }
+        if env.launch.mma == MmaMode::BitAccurate {
+            return any::<K, false>(&mut warp.regs, inst, env.launch.sm);
+        }
+        let regs = &warp.regs;
+        let a_registers = 16 * K / T::PACKED / LANES;
+        let b_registers = 8 * K / T::PACKED / LANES;
+        // a[m][k] lies in lane 4 (m % 8) + (k / PACKED) % 4: no need to bring it into the order of the matrix.
+        let mut a = [[0.0_f32; LANES]; 8];
+        let mut b = [[0.0_f32; 8]; K];
+        for register in 0..a_registers {
+            let words = &regs.words[inst.list[4 + register] as usize].0;
+            for element in 0..T::PACKED {
+                let values = &mut a[register * T::PACKED + element];
+                for lane in 0..LANES {
+                    values[lane] = T::value(words[lane], element);
+                }
+            }
+        }
+        for register in 0..b_registers {
+            let words = &regs.words[inst.list[4 + a_registers + register] as usize].0;
+            for element in 0..T::PACKED {
+                for t in 0..4 {
+                    let row = &mut b[T::PACKED * t + element + 4 * T::PACKED * register];
+                    for n in 0..8 {
+                        row[n] = T::value(words[4 * n + t], element);
+                    }
+                }
+            }
+        }
+        let first_c = 4 + a_registers + b_registers;
+        let c: [&Lanes<u32>; 4] = std::array::from_fn(|i| &regs.words[inst.list[first_c + i] as usize]);
+        let mut out = [Lanes::<u32>::default(); 4];
+        for m in 0..16 {
+            let (upper, first_lane) = (m / 8, 4 * (m % 8));
+            let mut sum: [f32; 8] = std::array::from_fn(|n| {
+                f32::from_bits(c[2 * upper + n % 2].0[first_lane + n / 2])
+            });
+            for k in 0..K {
+                let register = upper + 2 * (k / (4 * T::PACKED));
+                let factor = a[register * T::PACKED + k % T::PACKED][first_lane + k / T::PACKED % 4];
+                for n in 0..8 {
+                    sum[n] = factor.mul_add(b[k][n], sum[n]);
+                }
+            }
+            for n in 0..8 {
+                out[2 * upper + n % 2].0[first_lane + n / 2] = sum[n].to_bits();
+            }
+        }
+        for (i, out) in out.iter().enumerate() {
+            warp.regs.write(inst.list[i], ALL, out);
+        }
+        Flow::Next
+    }
+}
+
+// ---- Any formats, bit by bit
+
+/// `m16n8kK` with the formats in [`Inst::imm`]; an f16 accumulator if `F16`.
+struct MmaAny<const K: usize, const F16: bool>;
+
+impl<const K: usize, const F16: bool> Exec for MmaAny<K, F16> {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if let Some(flow) = expect_all(env, mask, "mma.sync.aligned") {
+            return flow;
+        }
+        if env.launch.mma == MmaMode::BitAccurate {
+            return any::<K, F16>(&mut warp.regs, inst, env.launch.sm);
+        }
+        fast::<K, F16>(&mut warp.regs, inst)
+    }
+}
+
+/// Encodings of A by row and of B by column, with their formats.
+struct Codes<const K: usize> {
+    formats: (Format, Format),
+    a: [[u32; K]; 16],
+    b: [[u32; K]; 8],
+    first_c: usize,
+}
+
+impl<const K: usize> Codes<K> {
+    fn gather(regs: &Registers, inst: &Inst, accumulators: usize) -> Self {
+        let formats = (decode(inst.imm as u8), decode((inst.imm >> 8) as u8));
+        let bits = formats.0.bits();
+        let packed = (32 / bits) as usize;
+        let ones = (1_u64 << bits) as u32;
+        let keep = ones.wrapping_sub(1);
+        let (a_elements, b_elements) = (16 * K / LANES, 8 * K / LANES);
+        let first_b = accumulators + a_elements / packed;
+        let element = |first: usize, lane: usize, index: usize| {
+            let word = regs.words[inst.list[first + index / packed] as usize].0[lane];
+            word >> (bits * (index % packed) as u32) & keep
+        };
+        let mut codes =
+            Codes { formats, a: [[0; K]; 16], b: [[0; K]; 8], first_c: first_b + b_elements / packed };
+        for lane in 0..LANES {
+            for index in 0..a_elements {
+                let (row, column) = layout::a(lane, index, bits, 16);
+                codes.a[row][column] = element(accumulators, lane, index);
+            }
+            for index in 0..b_elements {
+                let (k, n) = layout::b(lane, index, bits);
+                codes.b[n][k] = element(first_b, lane, index);
+            }
+        }
+        codes
+    }
+}
+
+/// Applies `dot(a row, b column, c bits)` to every element of an f32 or f16 accumulator.
+fn accumulate<const K: usize, const F16: bool>(
+    regs: &mut Registers,
+    inst: &Inst,
+    codes: &Codes<K>,
+    dot: impl Fn(&[u32; K], &[u32; K], u32) -> u32,
+) -> Flow {
+    let registers = if F16 { 2 } else { 4 };
+    let mut out = [Lanes::<u32>::default(); 4];
+    for lane in 0..LANES {
+        for element in 0..4 {
+            let (row, column) = layout::c(lane, element);
+            let (register, shift) = if F16 { (element / 2, 16 * (element as u32 % 2)) } else { (element, 0) };
+            let c = regs.words[inst.list[codes.first_c + register] as usize].0[lane];
+            let c = if F16 { c >> shift & 0xffff } else { c };
+            out[register].0[lane] |= dot(&codes.a[row], &codes.b[column], c) << shift;
+        }
+    }
+    for (i, out) in out.iter().take(registers).enumerate() {
+        regs.write(inst.list[i], ALL, out);
+    }
+    Flow::Next
+}
+
+/// As the tensor cores of `sm` add.
+#[inline(never)]
+fn any<const K: usize, const F16: bool>(regs: &mut Registers, inst: &Inst, sm: u32) -> Flow {
+    let codes = Codes::<K>::gather(regs, inst, if F16 { 2 } else { 4 });
+    let model = Model::of(codes.formats.0, sm / 10, sm % 10);
+    accumulate::<K, F16>(regs, inst, &codes, |a, b, c| {
+        if F16 {
+            model.dot_f16(codes.formats, a, b, c as u16).into()
+        } else {
+            model.dot_f32(codes.formats, a, b, f32::from_bits(c)).to_bits()
+        }
+    })
+}
+
+/// Exact products summed in f32 by fused multiply-add; an f16 result is rounded once.
+fn fast<const K: usize, const F16: bool>(regs: &mut Registers, inst: &Inst) -> Flow {
+    let codes = Codes::<K>::gather(regs, inst, if F16 { 2 } else { 4 });
+    let (first, second) = codes.formats;
+    accumulate::<K, F16>(regs, inst, &codes, |a, b, c| {
+        let c = if F16 { half_value(c) } else { f32::from_bits(c) };
+        let sum = a.iter().zip(b).fold(c, |sum, (&a, &b)| {
+            (first.value(a) as f32).mul_add(second.value(b) as f32, sum)
+        });
+        if F16 { half_from(sum) } else { sum.to_bits() }
+    })
+}
+
+// ---- Integers
+
+fn mma_int(f: &mut Form<'_, '_>) -> Lowered {
+    let (rows, k) = shape(f);
+    let types = f.types();
+    fragments(f, Type::S32, Type::B32, [rows * k / 128, 8 * k / 128, rows * 8 / LANES])?;
+    let bits = [types[1] == Type::S8, types[2] == Type::S8, f.has("satfinite")];
+    f.inst.imm = bits.iter().enumerate().map(|(i, &bit)| i64::from(bit) << i).sum();
+    match (rows, k) {
+        (8, _) => f.run::<MmaInt<8, 16>>(),
+        (_, 16) => f.run::<MmaInt<16, 16>>(),
+        _ => f.run::<MmaInt<16, 32>>(),
+    }
+}
+
+/// `mMn8kK` of 8-bit integers; [`Inst::imm`] says which are signed and whether the sum saturates.
+struct MmaInt<const M: usize, const K: usize>;
+
+impl<const M: usize, const K: usize> Exec for MmaInt<M, K> {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if let Some(flow) = expect_all(env, mask, "mma.sync.aligned") {
+            return flow;
+        }
+        let number = |byte: u32, signed: bool| {
+            if signed { i64::from(byte as u8 as i8) } else { i64::from(byte as u8) }
+        };
+        let accumulators = M * 8 / LANES;
+        let (first_b, first_c) = (accumulators + M * K / 128, accumulators + M * K / 128 + 8 * K / 128);
+        let regs = &warp.regs;
+        let byte = |first: usize, lane: usize, index: usize| {
+            regs.words[inst.list[first + index / 4] as usize].0[lane] >> (8 * (index % 4)) & 0xff
+        };
+        let mut a = [[0_i64; K]; M];
+        let mut b = [[0_i64; K]; 8];
+        for lane in 0..LANES {
+            for index in 0..M * K / LANES {
+                let (row, column) = layout::a(lane, index, 8, M);
+                a[row][column] = number(byte(accumulators, lane, index), inst.imm & 1 != 0);
+            }
+            for index in 0..8 * K / LANES {
+                let (k, n) = layout::b(lane, index, 8);
+                b[n][k] = number(byte(first_b, lane, index), inst.imm & 2 != 0);
+            }
+        }
+        let mut out = [Lanes::<u32>::default(); 4];
+        for lane in 0..LANES {
+            for (element, out) in out.iter_mut().enumerate().take(accumulators) {
+                let (row, column) = layout::c(lane, element);
+                let c = regs.words[inst.list[first_c + element] as usize].0[lane] as i32;
+                let sum = a[row].iter().zip(&b[column]).fold(i64::from(c), |sum, (a, b)| sum + a * b);
+                let kept = if inst.imm & 4 != 0 {
+                    sum.clamp(i32::MIN.into(), i32::MAX.into())
+                } else {
+                    sum
+                };
+                out.0[lane] = kept as u32;
+            }
+        }
+        for (i, out) in out.iter().take(accumulators).enumerate() {
+            warp.regs.write(inst.list[i], ALL, out);
+        }
+        Flow::Next
+    }
+}
+
+// ---- Double precision
+
+fn mma_double(f: &mut Form<'_, '_>) -> Lowered {
+    fragments(f, Type::F64, Type::F64, [1, 1, 2])?;
+    f.run::<MmaDouble>()
+}
+
+/// `m8n8k4` in f64, a chain of fused multiply-adds.
+struct MmaDouble;
+
+impl Exec for MmaDouble {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if let Some(flow) = expect_all(env, mask, "mma.sync.aligned") {
+            return flow;
+        }
+        let value = |index: usize, lane: usize| {
+            f64::from_bits(warp.regs.doubles[inst.list[index] as usize].0[lane])
+        };
+        let mut out = [Lanes::<u64>::default(); 2];
+        for lane in 0..LANES {
+            for (element, out) in out.iter_mut().enumerate() {
+                let (row, column) = layout::c(lane, element);
+                let sum = (0..4).fold(value(4 + element, lane), |sum, k| {
+                    value(2, 4 * row + k).mul_add(value(3, 4 * column + k), sum)
+                });
+                out.0[lane] = sum.to_bits();
+            }
+        }
+        for (i, out) in out.iter().enumerate() {
+            warp.regs.write(inst.list[i], ALL, out);
+        }
+        Flow::Next
+    }
+}
