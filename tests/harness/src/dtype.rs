@@ -65,7 +65,7 @@ impl Minifloat {
             0 => (mantissa, 1),
             _ => (mantissa + (1 << self.mantissa_bits), exponent),
         };
-        let ulp = 2f64.powi(power.cast_signed() - self.bias() - self.mantissa_bits.cast_signed());
+        let ulp = exp2(power.cast_signed() - self.bias() - self.mantissa_bits.cast_signed());
         sign * f64::from(significand) * ulp
     }
 
@@ -77,12 +77,12 @@ impl Minifloat {
         let sign = u32::from(value.is_sign_negative()) << (self.exponent_bits + self.mantissa_bits);
         let magnitude = value.abs();
         let limit = if self.saturating { self.max_code() } else { self.max_code() + 1 };
-        if magnitude >= 2f64.powi(self.bias() + 2) {
+        if magnitude >= exp2(self.bias() + 2) {
             return sign | limit;
         }
         let binary_exponent = (magnitude.to_bits() >> 52).cast_signed() as i32 - 1023;
         let exponent = binary_exponent.max(1 - self.bias());
-        let ulp = 2f64.powi(exponent - self.mantissa_bits.cast_signed());
+        let ulp = exp2(exponent - self.mantissa_bits.cast_signed());
         // Exact: both are powers of two away from the significand.
         let significand = (magnitude / ulp).round_ties_even() as u32;
         // A normal significand carries the hidden bit, which adds 1 to the exponent field; so does a
@@ -90,6 +90,11 @@ impl Minifloat {
         let field = (exponent + self.bias() - 1).cast_unsigned() << self.mantissa_bits;
         sign | (field + significand).min(limit)
     }
+}
+
+/// 2^exponent, for exponents of normal f64 numbers.
+fn exp2(exponent: i32) -> f64 {
+    f64::from_bits(u64::from((exponent + 1023).cast_unsigned()) << 52)
 }
 
 impl Dtype {

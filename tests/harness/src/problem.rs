@@ -62,6 +62,12 @@ impl Tensor {
         self.bytes[index * size..][..size].copy_from_slice(&element);
     }
 
+    /// Replaces an element by one of another tensor of the same type, bit for bit.
+    pub fn copy_element(&mut self, to: usize, other: &Self, from: usize) {
+        let size = self.dtype.bytes();
+        self.bytes[to * size..][..size].copy_from_slice(&other.bytes[from * size..][..size]);
+    }
+
     /// A range of the outermost dimension.
     pub fn rows(&self, rows: Range<usize>) -> Self {
         let row_bytes = self.shape[1..].iter().product::<usize>() * self.dtype.bytes();

@@ -159,8 +159,9 @@ fn ln_sum_exp(logits: &[f64]) -> f64 {
     largest + logits.iter().map(|logit| (logit - largest).exp()).sum::<f64>().ln()
 }
 
-/// The caches after an append, bit for bit: `x / scale` (one rounding to f32, as a kernel divides),
-/// rounded to nearest even by the pool's type; a token whose slot is negative is skipped.
+/// The caches after an append, bit for bit: `x / scale` (one rounding to f32, as a kernel divides), rounded to
+/// nearest even by the pool's type. Equal types without a scale are copied as they are, the bits of a NaN too. A token whose
+/// slot is negative is skipped.
 ///
 /// # Panics
 ///
@@ -169,16 +170,19 @@ pub fn append(problem: &Append) -> (Tensor, Tensor) {
     let write = |new: &Tensor, cache: &Tensor, scale: &Scale| {
         let mut cache = cache.clone();
         let (num_kv_heads, head_dim) = (new.shape[1], new.shape[2]);
+        let verbatim = new.dtype == cache.dtype && *scale == Scale::None;
         for (token, &slot) in problem.slot_mapping.iter().enumerate() {
             let Ok(slot) = usize::try_from(slot) else {
                 continue;
             };
-            for kv_head in 0..num_kv_heads {
-                let factor = scale.factor(0, kv_head, num_kv_heads);
-                for dim in 0..head_dim {
-                    let value = new.get((token * num_kv_heads + kv_head) * head_dim + dim);
-                    let scaled = f64::from((value / factor) as f32);
-                    cache.set((slot * num_kv_heads + kv_head) * head_dim + dim, scaled);
+            for element in 0..num_kv_heads * head_dim {
+                let from = token * num_kv_heads * head_dim + element;
+                let to = slot * num_kv_heads * head_dim + element;
+                if verbatim {
+                    cache.copy_element(to, new, from);
+                } else {
+                    let factor = scale.factor(0, element / head_dim, num_kv_heads);
+                    cache.set(to, f64::from((new.get(from) / factor) as f32));
                 }
             }
         }

@@ -19,6 +19,8 @@ enum Fault {
     ShiftedProb,
     /// Warps' sums are added without their factors.
     NoMergeFactor,
+    /// The row sum adds up probabilities rounded to 16 bit, as matrix instructions would: lse shows it.
+    RoundedSum,
 }
 
 /// One row of one head in f32: `warps` warps take tiles in turn and are merged at the end.
@@ -30,8 +32,24 @@ struct Model {
     noise: u64,
 }
 
-/// Maximum (base 2), sum and accumulator of a part.
-type Part = (f32, f32, Vec<f32>);
+/// Maximum (base 2), sum of each lane and accumulator of a part.
+type Part = (f32, [f32; 32], Vec<f32>);
+
+/// The sum over the lanes of a warp, in 5 steps.
+fn join(mut lanes: [f32; 32]) -> f32 {
+    for distance in [16, 8, 4, 2, 1] {
+        (0..distance).for_each(|lane| lanes[lane] += lanes[lane + distance]);
+    }
+    lanes[0]
+}
+
+fn dot(q: &[f32], key: &[f32]) -> f32 {
+    let mut lanes = [0f32; 32];
+    for (dim, (q, k)) in q.iter().zip(key).enumerate() {
+        lanes[dim % 32] = q.mul_add(*k, lanes[dim % 32]);
+    }
+    join(lanes)
+}
 
 impl Model {
     /// 2^x with an error of -2 to 2 ulp.
@@ -53,18 +71,18 @@ impl Model {
         scale: f32,
     ) -> (Vec<f64>, f64) {
         let scale_log2 = scale * std::f32::consts::LOG2_E;
-        let mut parts: Vec<Part> = vec![(f32::NEG_INFINITY, 0.0, vec![0.0; q.len()]); self.warps];
+        let mut parts: Vec<Part> =
+            vec![(f32::NEG_INFINITY, [0.0; 32], vec![0.0; q.len()]); self.warps];
         let tile = self.arithmetic.tile;
         for (index, first) in (0..keys.len()).step_by(tile).enumerate() {
             if self.fault == Fault::SkippedTile && index == 1 {
                 continue;
             }
             let range = first..(first + tile).min(keys.len());
-            let dot = |key: &&[f32]| q.iter().zip(*key).fold(0.0, |sum, (q, k)| q.mul_add(*k, sum));
             let scores: Vec<f32> =
-                keys[range.clone()].iter().map(|k| dot(k) * scale_log2).collect();
+                keys[range.clone()].iter().map(|k| dot(q, k) * scale_log2).collect();
             let warp = index % self.warps;
-            let part = std::mem::take(&mut parts[warp]);
+            let part = parts[warp].clone();
             parts[warp] = self.tile(part, &scores, &values[range]);
         }
         self.merge(&parts)
@@ -72,18 +90,21 @@ impl Model {
 
     fn tile(
         &mut self,
-        (row_max, row_sum, mut acc): Part,
+        (row_max, mut row_sum, mut acc): Part,
         scores: &[f32],
         values: &[&[f32]],
     ) -> Part {
         let new_max = scores.iter().copied().fold(row_max, f32::max);
         let rescale = self.ex2(row_max - new_max);
-        let mut sum = row_sum * rescale;
+        row_sum.iter_mut().for_each(|sum| *sum *= rescale);
         if self.fault != Fault::NoRescale {
             acc.iter_mut().for_each(|acc| *acc *= rescale);
         }
         let mut probs: Vec<f32> = scores.iter().map(|score| self.ex2(score - new_max)).collect();
-        sum += probs.iter().sum::<f32>();
+        let rounded = |prob: &f32| self.arithmetic.probs.round(f64::from(*prob)) as f32;
+        for (sum, prob) in row_sum.iter_mut().zip(&probs) {
+            *sum += if self.fault == Fault::RoundedSum { rounded(prob) } else { *prob };
+        }
         if self.fault == Fault::ShiftedProb {
             probs.rotate_right(1);
         }
@@ -91,7 +112,7 @@ impl Model {
             let prob = self.arithmetic.probs.round(f64::from(*prob)) as f32;
             acc.iter_mut().zip(*value).for_each(|(acc, v)| *acc = prob.mul_add(*v, *acc));
         }
-        (new_max, sum, acc)
+        (new_max, row_sum, acc)
     }
 
     fn merge(&mut self, parts: &[Part]) -> (Vec<f64>, f64) {
@@ -103,7 +124,7 @@ impl Model {
         for (part_max, part_sum, part_acc) in parts {
             let exact = if self.fault == Fault::NoMergeFactor { row_max } else { *part_max };
             let factor = self.ex2(exact - row_max);
-            sum = part_sum.mul_add(factor, sum);
+            sum = join(*part_sum).mul_add(factor, sum);
             acc.iter_mut().zip(part_acc).for_each(|(acc, part)| *acc = part.mul_add(factor, *acc));
         }
         let inverse = 1.0 / sum;
@@ -146,7 +167,7 @@ fn arithmetics(dtype: Dtype) -> Vec<Arithmetic> {
     let tiles = [1, 16, 32];
     let mut all: Vec<_> = tiles.into_iter().map(Arithmetic::cuda_cores).collect();
     if dtype != Dtype::F32 {
-        all.push(Arithmetic::tensor_cores(dtype, 16));
+        all.push(Arithmetic::tensor_cores(dtype));
     }
     all
 }
@@ -215,6 +236,20 @@ fn faulty_kernels_exceed_the_bounds() {
                 }
             }
         }
+    }
+}
+
+/// Probabilities may be rounded to 16 bit before they meet v, but not before they are summed.
+#[test]
+fn sums_of_rounded_probabilities_exceed_the_bound_of_lse() {
+    for dtype in [Dtype::F16, Dtype::Bf16] {
+        let problem = Spec::decode(dtype, (8, 2), 128, &[20, 130, 300]).build();
+        let expected = reference::attention(&problem);
+        let arithmetic = Arithmetic::tensor_cores(dtype);
+        let bounds = bounds::attention(&problem, &expected, &arithmetic);
+        let (out, lse) = run(&problem, arithmetic, Fault::RoundedSum, 4);
+        let (out, lse) = ratios(&expected, &bounds, &out, &lse);
+        assert!(out <= 1.0 && lse > 1.0, "{dtype}: out {out}, lse {lse}");
     }
 }
 

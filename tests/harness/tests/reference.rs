@@ -155,6 +155,23 @@ fn append_writes_the_named_slots() {
     assert_eq!(v_cache.bytes, [0x49, 0xFE, poison, poison, poison, poison, 0x30, 0x3C]);
 }
 
+/// Between equal types bits are copied: a NaN keeps its payload.
+#[test]
+fn append_copies_equal_types() {
+    let nan = Tensor { dtype: Dtype::F16, shape: vec![1, 1, 1], bytes: vec![0x05, 0xFE] };
+    let cache = Tensor::filled(Dtype::F16, &[1, 2, 1, 1], 1.0);
+    let problem = Append {
+        k_new: nan.clone(),
+        v_new: nan,
+        k_cache: cache.clone(),
+        v_cache: cache,
+        slot_mapping: vec![1],
+        k_scale: Scale::None,
+        v_scale: Scale::None,
+    };
+    assert_eq!(reference::append(&problem).0.bytes, [0x00, 0x3C, 0x05, 0xFE]);
+}
+
 /// Parts of weights 1 and 3 join to their mean; both infinities mark an empty part, whatever it holds.
 #[test]
 fn merge_weighs_by_lse() {
