@@ -10,7 +10,7 @@ dense attention first; a peer that is wrong is not timed. --ours takes what `car
 wrote and makes the ratios relative to it; else they are relative to the fastest peer. --smoke runs tiny shapes on the
 CPU with whatever is installed, checks the results and times nothing.
 
-Versions that this was written for: PyTorch 2.5 or later, FlashInfer 0.2 or later, flash-attn 2.6 or later, JAX 0.5 or later.
+Checked by --smoke with PyTorch 2.15 and JAX 0.10; FlashInfer and flash-attn are called as their documentation says.
 """
 
 import argparse
@@ -145,7 +145,8 @@ def flex(data):
         paged.page_table[:, : case.blocks_per_seq] = table
         paged.physical_to_logical.scatter_(
             1, table.long(), torch.arange(case.blocks_per_seq, device=data.device).expand(case.seqs, -1).contiguous())
-        paged.seq_lens[:] = case.len
+        if hasattr(paged, "seq_lens"):  # some versions compare with it beside the mask
+            paged.seq_lens[:] = case.len
         paged.capacity[:] = case.blocks_per_seq * case.block_size
         length = case.len
         logical = flex_attention.create_block_mask(
@@ -154,11 +155,11 @@ def flex(data):
         mask = paged.convert_logical_block_mask(logical)
         # [1, num_kv_heads, slots, head_dim], as views of the pool
         k, v = (cache.view(1, slots, case.kv_heads, case.head_dim).transpose(1, 2) for cache in (k, v))
-        steps.append((k.expand(case.seqs, -1, -1, -1), v.expand(case.seqs, -1, -1, -1), mask, paged.get_score_mod(None)))
+        steps.append((k.expand(case.seqs, -1, -1, -1), v.expand(case.seqs, -1, -1, -1), mask))
 
     def run(i):
-        k, v, mask, score_mod = steps[i]
-        return attend(q, k, v, score_mod=score_mod, block_mask=mask, scale=case.scale, enable_gqa=True).squeeze(2)
+        k, v, mask = steps[i]
+        return attend(q, k, v, block_mask=mask, scale=case.scale, enable_gqa=True).squeeze(2)
 
     return run
 
