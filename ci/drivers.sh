@@ -20,6 +20,9 @@ done
 LD_LIBRARY_PATH=$fake/lib64 PAGEDPTX_FAKE_CUDA=required \
     cargo test --package pagedptx --features "$features" --lib --test fake_cuda -- --quiet
 
+# The benchmark on the simulated driver: its times mean nothing, its calls do.
+LD_LIBRARY_PATH=$fake/lib64 cargo bench --package pagedptx --profile dev --features "$features" --bench attention -- --only 1x1024
+
 # Where there is no driver library.
 if ldconfig -p | grep -q 'libcuda\.so\.1'; then
     echo "a real CUDA driver is installed: what happens without one is not tested here"

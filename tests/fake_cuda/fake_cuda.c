@@ -252,6 +252,7 @@ API Code cuDeviceGetAttribute(int *value, int attribute, int device) {
     (void)device;
     switch (attribute) {
     case 16: *value = 132; return OK;
+    case 38: *value = 4 << 20; return OK;
     case 75: *value = (int)setting("major"); return OK;
     case 76: *value = (int)setting("minor"); return OK;
     case 97: *value = (int)setting("shared_optin"); return OK;

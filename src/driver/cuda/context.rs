@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 
 // `CUdevice_attribute`.
 const MULTIPROCESSOR_COUNT: c_int = 16;
+const L2_CACHE_SIZE: c_int = 38;
 const COMPUTE_CAPABILITY_MAJOR: c_int = 75;
 const COMPUTE_CAPABILITY_MINOR: c_int = 76;
 const MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: c_int = 97;
@@ -104,6 +105,11 @@ impl Context {
     /// The `CUcontext`.
     pub fn raw(&self) -> Handle {
         self.raw
+    }
+
+    pub fn l2_cache_bytes(&self) -> Result<usize> {
+        let bytes = attribute(self.api, self.device, L2_CACHE_SIZE)?;
+        Ok(usize::try_from(bytes).unwrap_or(0))
     }
 
     /// Makes the context current on this thread until the value returned is dropped.

@@ -104,6 +104,15 @@ impl<L> CudaDriver<L> {
         unsafe { CudaStream::from_raw(&self.context, stream, None) }
     }
 
+    /// Bytes of the device's L2 cache: what a benchmark has to exceed to read memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`].
+    pub fn l2_cache_bytes(&self) -> Result<usize> {
+        self.context.l2_cache_bytes()
+    }
+
     pub(crate) fn shared_context(&self) -> &Arc<Context> {
         &self.context
     }
