@@ -7,44 +7,107 @@ use crate::device::Stream;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::kernels::{self, MAX_HEAD_DIM};
-use crate::launch::{DecodeParams, launch};
+use crate::launch::{DecodeMmaParams, DecodeParams, launch, launch_raw};
+use crate::plan::{MmaPlan, Workspace};
 use crate::pool::{KvPool, PoolShape, expect_in_range};
 use crate::tables::BlockTables;
 use crate::types::{DeviceAddress, Element};
 
-/// A head configuration with its kernel loaded: what a decode call needs and can be had ahead of it.
+/// A head configuration with its kernel loaded and its workspace allocated: what a decode call needs and can be had ahead of it.
 ///
 /// Making one loads the kernel (the driver assembles its PTX on first use on a device), so that no call
-/// waits for that. One plan serves any number of layers with this head configuration.
+/// waits for that. One plan serves any number of layers with this head configuration, one call after the other.
+///
+/// The kernels for queries and pools of one 16-bit type run on the tensor cores, those for other combinations on the CUDA cores.
 pub struct DecodePlan<'s, D: Driver, Q: Element, K: Element> {
     stream: &'s Stream<D>,
-    kernel: usize,
+    path: Path<'s, D>,
     num_q_heads: usize,
     num_kv_heads: usize,
     head_dim: usize,
+    max_seqs: usize,
+    max_tokens: usize,
     types: PhantomData<(Q, K)>,
 }
 
+/// Whether plans use the tensor cores at all: not before the emulator runs their instructions in the tests.
+const TENSOR_CORES: bool = false;
+
+/// The kernel, and what it needs.
+enum Path<'s, D: Driver> {
+    /// `decode`, by its index.
+    CudaCores(usize),
+    /// `decode_mma`.
+    ///
+    /// W1. The buffers hold the plan's [`Workspace`] for `max_seqs` sequences of `max_tokens` tokens, and
+    /// `arrivals` is 0 between launches: it starts so, and each launch leaves it so.
+    TensorCores {
+        plan: MmaPlan,
+        grid: u32,
+        partial_out: Buffer<'s, D, f32>,
+        partial_stat: Buffer<'s, D, f32>,
+        arrivals: Buffer<'s, D, u32>,
+    },
+}
+
 impl<'s, D: Driver, Q: Element, K: Element> DecodePlan<'s, D, Q, K> {
-    /// A plan for `num_q_heads` query heads of `Q` over pools of `K` with the `num_kv_heads` and `head_dim` of `shape`.
+    /// A plan for `num_q_heads` query heads of `Q` over pools of `K` with the `num_kv_heads` and `head_dim` of `shape`,
+    /// and over tables of up to `max_seqs` sequences of up to `max_blocks_per_seq` blocks of its `block_size`.
+    ///
+    /// The capacities size the workspace and the grid, so that neither depends on lengths.
     ///
     /// # Errors
     ///
-    /// Those of [`PoolShape::check`]; [`Error::HeadCounts`] if `num_q_heads` is no multiple of `num_kv_heads`;
-    /// [`Error::Zero`], [`Error::TooLarge`]; those of the driver when it loads the kernel.
-    pub fn new(stream: &'s Stream<D>, shape: PoolShape, num_q_heads: usize) -> Result<Self> {
+    /// Those of [`PoolShape::check`] and [`Buffer::zeroed`]; [`Error::HeadCounts`] if `num_q_heads` is no multiple of
+    /// `num_kv_heads`; [`Error::Zero`], [`Error::TooLarge`], [`Error::Overflow`]; those of the driver when it loads the kernel.
+    pub fn new(
+        stream: &'s Stream<D>,
+        shape: PoolShape,
+        num_q_heads: usize,
+        max_seqs: usize,
+        max_blocks_per_seq: usize,
+    ) -> Result<Self> {
         shape.check()?;
-        let PoolShape { num_kv_heads, head_dim, .. } = shape;
+        let PoolShape { num_kv_heads, head_dim, block_size, .. } = shape;
         expect_in_range("num_q_heads", num_q_heads, i32::MAX as usize / MAX_HEAD_DIM)?;
         if !num_q_heads.is_multiple_of(num_kv_heads) {
             return Err(Error::HeadCounts { num_q_heads, num_kv_heads });
         }
+        expect_in_range("max_seqs", max_seqs, i32::MAX as usize)?;
+        expect_in_range("max_blocks_per_seq", max_blocks_per_seq, i32::MAX as usize)?;
+        let max_tokens = max_blocks_per_seq
+            .checked_mul(block_size)
+            .ok_or(Error::Overflow { what: "tokens of a row of the block table" })?;
         let (q, kv) = (Q::DTYPE, K::DTYPE);
-        let rounded = head_dim.next_multiple_of(32);
-        let kernel = kernels::find(format_args!("decode_d{rounded}_{q}_{kv}"))
-            .ok_or(Error::NoKernel { name: "decode", head_dim: rounded, q, kv })?;
-        stream.device().kernel(kernel)?;
-        Ok(Self { stream, kernel, num_q_heads, num_kv_heads, head_dim, types: PhantomData })
+        let mma = MmaPlan::find(q, kv, shape, num_q_heads).filter(|_| TENSOR_CORES);
+        let path = if let Some(plan) = mma {
+            let Workspace { units, partial_out, partial_stat, arrivals } =
+                plan.workspace(max_seqs, max_tokens)?;
+            stream.device().kernel(plan.kernel)?;
+            Path::TensorCores {
+                plan,
+                grid: plan.grid(units, stream.device().properties())?,
+                partial_out: Buffer::uninit(stream, partial_out)?,
+                partial_stat: Buffer::uninit(stream, partial_stat)?,
+                arrivals: Buffer::zeroed(stream, arrivals)?,
+            }
+        } else {
+            let rounded = head_dim.next_multiple_of(32);
+            let kernel = kernels::find(format_args!("decode_d{rounded}_{q}_{kv}"))
+                .ok_or(Error::NoKernel { name: "decode", head_dim: rounded, q, kv })?;
+            stream.device().kernel(kernel)?;
+            Path::CudaCores(kernel)
+        };
+        Ok(Self {
+            stream,
+            path,
+            num_q_heads,
+            num_kv_heads,
+            head_dim,
+            max_seqs,
+            max_tokens,
+            types: PhantomData,
+        })
     }
 }
 
@@ -70,12 +133,78 @@ pub struct DecodeArgs<'a, 's, D: Driver, Q: Element> {
 /// # Errors
 ///
 /// [`Error::OtherStream`], [`Error::Mismatch`] for a pool that the plan or the tables were not made for,
-/// [`Error::TooShort`] for a buffer, [`Error::NotFinite`] for the scale, and those of the driver. Then nothing is enqueued.
+/// [`Error::TooLarge`] for tables beyond the plan's capacities or a pool beyond 2³⁵ elements of K, [`Error::TooShort`] for a buffer,
+/// [`Error::NotFinite`] for the scale, and those of the driver. Then nothing is enqueued.
 pub fn decode<'s, D: Driver, Q: Element, K: Element>(
     plan: &mut DecodePlan<'s, D, Q, K>,
     pool: &KvPool<'s, D, K>,
     tables: &BlockTables<'s, D>,
     args: DecodeArgs<'_, 's, D, Q>,
+) -> Result<()> {
+    check(plan, pool, tables, &args)?;
+    let DecodeArgs { q, out, lse, sm_scale } = args;
+    let (shape, num_seqs) = (pool.shape(), tables.num_seqs());
+    if num_seqs == 0 {
+        return Ok(());
+    }
+    let lse = lse.map_or(DeviceAddress::NULL, |lse| lse.address());
+    match &plan.path {
+        Path::CudaCores(kernel) => {
+            let params = DecodeParams {
+                q: q.address(),
+                k_cache: pool.k().address(),
+                v_cache: pool.v().address(),
+                block_table: tables.device_table().address(),
+                seq_lens: tables.device_lens().address(),
+                out: out.address(),
+                lse,
+                // PoolShape::check and DecodePlan::new bound these by i32::MAX, BlockTables::new the width.
+                num_q_heads: plan.num_q_heads as u32,
+                num_kv_heads: plan.num_kv_heads as u32,
+                head_dim: plan.head_dim as u32,
+                block_size: shape.block_size as u32,
+                max_blocks_per_seq: tables.max_blocks_per_seq() as u32,
+                scale_log2: sm_scale * core::f32::consts::LOG2_E,
+            };
+            // BlockTables::new bounds max_seqs by i32::MAX, PoolShape::check the heads by 65,535.
+            let grid = [num_seqs as u32, plan.num_kv_heads as u32, 1];
+            // SAFETY: T1 and T2 (test `tables::*`) keep every block id and length inside the pool's space, `expect_fits`
+            // says that this pool has at least that space, P1 that its buffers hold it; `check` bounds q, out and
+            // lse; all lie on this stream (S1 to S3) and `out` and `lse` are borrowed exclusively. The kernel's own claim to
+            // stay within these is shown on the emulator by every property test.
+            unsafe { launch(plan.stream, *kernel, grid, &params) }
+        }
+        Path::TensorCores { plan: mma, grid, partial_out, partial_stat, arrivals } => {
+            let params = DecodeMmaParams {
+                q: q.address(),
+                k_cache: pool.k().address(),
+                v_cache: pool.v().address(),
+                block_table: tables.device_table().address(),
+                seq_lens: tables.device_lens().address(),
+                out: out.address(),
+                lse,
+                partial_out: partial_out.address(),
+                partial_stat: partial_stat.address(),
+                arrivals: arrivals.address(),
+                num_seqs: num_seqs as u32,
+                max_blocks_per_seq: tables.max_blocks_per_seq() as u32,
+                ..mma.params(shape, sm_scale)?
+            };
+            let shape = ([*grid, 1, 1], mma.threads);
+            // SAFETY: as above, and W1 for the workspace, whose size `max_seqs` and `max_tokens` bound (`check`).
+            unsafe {
+                launch_raw(plan.stream.device(), plan.stream.raw(), mma.kernel, shape, &params)
+            }
+        }
+    }
+}
+
+/// Fails unless the arguments of [`decode`] fit together.
+fn check<'s, D: Driver, Q: Element, K: Element>(
+    plan: &DecodePlan<'s, D, Q, K>,
+    pool: &KvPool<'s, D, K>,
+    tables: &BlockTables<'s, D>,
+    args: &DecodeArgs<'_, 's, D, Q>,
 ) -> Result<()> {
     let DecodeArgs { q, out, lse, sm_scale } = args;
     plan.stream.expect_same("the pool", pool.stream())?;
@@ -87,7 +216,7 @@ pub fn decode<'s, D: Driver, Q: Element, K: Element>(
     expect_equal("head_dim of the pool", shape.head_dim, plan.head_dim)?;
     tables.space().expect_fits(shape)?;
     if !sm_scale.is_finite() {
-        return Err(Error::NotFinite { what: "sm_scale", value: sm_scale });
+        return Err(Error::NotFinite { what: "sm_scale", value: *sm_scale });
     }
 
     let num_seqs = tables.num_seqs();
@@ -99,37 +228,25 @@ pub fn decode<'s, D: Driver, Q: Element, K: Element>(
         .ok_or(Error::Overflow { what: "elements of the output" })?;
     q.expect_len("q", elems)?;
     out.expect_len("out", elems)?;
-    if let Some(lse) = &lse {
+    if let Some(lse) = lse {
         plan.stream.expect_same("lse", lse.stream())?;
         lse.expect_len("lse", rows)?;
     }
-    if num_seqs == 0 {
-        return Ok(());
+    let most = [
+        ("num_seqs", num_seqs, plan.max_seqs),
+        ("tokens of a row of the block table", row_tokens(tables), plan.max_tokens),
+    ];
+    for (what, value, limit) in most {
+        if value > limit {
+            return Err(Error::TooLarge { what, value: value as u64, limit: limit as u64 });
+        }
     }
+    Ok(())
+}
 
-    let params = DecodeParams {
-        q: q.address(),
-        k_cache: pool.k().address(),
-        v_cache: pool.v().address(),
-        block_table: tables.device_table().address(),
-        seq_lens: tables.device_lens().address(),
-        out: out.address(),
-        lse: lse.map_or(DeviceAddress::NULL, |lse| lse.address()),
-        // PoolShape::check and DecodePlan::new bound these by i32::MAX, BlockTables::new the width.
-        num_q_heads: plan.num_q_heads as u32,
-        num_kv_heads: plan.num_kv_heads as u32,
-        head_dim: plan.head_dim as u32,
-        block_size: shape.block_size as u32,
-        max_blocks_per_seq: tables.max_blocks_per_seq() as u32,
-        scale_log2: sm_scale * core::f32::consts::LOG2_E,
-    };
-    // BlockTables::new bounds max_seqs by i32::MAX, PoolShape::check the heads by 65,535.
-    let grid = [num_seqs as u32, plan.num_kv_heads as u32, 1];
-    // SAFETY: T1 and T2 (test `tables::*`) keep every block id and length inside the pool's space, `expect_fits` says that
-    // this pool has at least that space, P1 that its buffers hold it; `elems` and `rows` bound q, out and lse; all lie on this
-    // stream (S1 to S3) and `out` and `lse` are borrowed exclusively. The kernel's own claim to stay within these is shown
-    // on the emulator by every property test.
-    unsafe { launch(plan.stream, plan.kernel, grid, &params) }
+/// Tokens that a row of the table has room for; at most 2⁶² as both factors are at most 2³¹ − 1.
+fn row_tokens<D: Driver>(tables: &BlockTables<'_, D>) -> usize {
+    tables.max_blocks_per_seq().saturating_mul(tables.space().block_size as usize)
 }
 
 /// Fails unless two sizes agree.

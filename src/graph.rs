@@ -32,7 +32,7 @@ use crate::types::DeviceAddress;
 ///
 /// fn generate<D: Graphs>(stream: &Stream<D>, shape: PoolShape, num_q_heads: usize) -> Result<()> {
 ///     let mut pool = KvPool::<_, f32>::new(stream, shape)?;
-///     let mut plan = DecodePlan::new(stream, shape, num_q_heads)?;
+///     let mut plan = DecodePlan::new(stream, shape, num_q_heads, 1, shape.num_blocks)?;
 ///     let mut tables = BlockTables::new(stream, shape, 1, shape.num_blocks)?;
 ///     let mut slots = SlotMapping::new(stream, shape, 1)?;
 ///     let mut q = Buffer::<_, f32>::zeroed(stream, num_q_heads * shape.head_dim)?;

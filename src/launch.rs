@@ -5,7 +5,7 @@ use bytemuck::{NoUninit, Pod, Zeroable};
 use crate::device::{Device, Stream};
 use crate::driver::{Driver, LaunchShape};
 use crate::error::Result;
-use crate::kernels::{KERNELS, KernelSource};
+use crate::kernels::KERNELS;
 use crate::types::DeviceAddress;
 
 /// Parameters of `decode`; `ptx/decode.ptx` documents each field, and a test compares the offsets.
@@ -27,6 +27,44 @@ pub(crate) struct DecodeParams {
     pub scale_log2: f32,
 }
 
+/// Parameters of `decode_mma`; `ptx/decode_mma.ptx` documents each field, and a test compares the offsets.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct DecodeMmaParams {
+    pub q: DeviceAddress,
+    pub k_cache: DeviceAddress,
+    pub v_cache: DeviceAddress,
+    pub block_table: DeviceAddress,
+    pub seq_lens: DeviceAddress,
+    pub out: DeviceAddress,
+    pub lse: DeviceAddress,
+    pub partial_out: DeviceAddress,
+    pub partial_stat: DeviceAddress,
+    pub arrivals: DeviceAddress,
+    pub error_word: DeviceAddress,
+    pub kv_block_stride: u64,
+    pub kv_token_stride: u32,
+    pub kv_head_stride: u32,
+    pub q_token_stride: u32,
+    pub q_head_stride: u32,
+    pub out_token_stride: u32,
+    pub out_head_stride: u32,
+    pub num_seqs: u32,
+    pub num_kv_heads: u32,
+    pub group_size: u32,
+    pub head_dim: u32,
+    pub block_size: u32,
+    pub max_blocks_per_seq: u32,
+    pub num_blocks: u32,
+    pub chunk_bias: u32,
+    pub chunk_cap: u32,
+    pub chunk_min: u32,
+    pub score_scale: f32,
+    pub headroom: f32,
+    pub q_sign: u32,
+    pub passes: u32,
+}
+
 /// Parameters of `append`; `ptx/append.ptx` documents each field, and a test compares the offsets.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -40,7 +78,7 @@ pub(crate) struct AppendParams {
     pub padding: u32,
 }
 
-/// Enqueues the kernel at `index` of [`KERNELS`] with the CTA size and shared memory it was written for.
+/// Enqueues the kernel at `index` of [`KERNELS`] with the CTA size it was written for.
 ///
 /// # Safety
 ///
@@ -52,10 +90,12 @@ pub(crate) unsafe fn launch<D: Driver>(
     params: &impl NoUninit,
 ) -> Result<()> {
     // SAFETY: the caller's promise.
-    unsafe { launch_raw(stream.device(), stream.raw(), index, grid, params) }
+    unsafe {
+        launch_raw(stream.device(), stream.raw(), index, (grid, KERNELS[index].threads), params)
+    }
 }
 
-/// [`launch`] on the driver's own stream.
+/// Enqueues the kernel at `index` of [`KERNELS`] with a grid and a number of threads.
 ///
 /// # Safety
 ///
@@ -64,14 +104,13 @@ pub(crate) unsafe fn launch_raw<D: Driver>(
     device: &Device<D>,
     stream: &D::Stream,
     index: usize,
-    grid: [u32; 3],
+    (grid, threads): ([u32; 3], u32),
     params: &impl NoUninit,
 ) -> Result<()> {
-    let KernelSource { threads, dynamic_shared_bytes, .. } = KERNELS[index];
     let shape = LaunchShape {
         grid,
         block: [threads, 1, 1],
-        dynamic_shared_bytes,
+        dynamic_shared_bytes: KERNELS[index].dynamic_shared_bytes,
         overlaps_previous: false,
     };
     let kernel = device.kernel(index)?;
@@ -110,6 +149,17 @@ mod tests {
             num_q_heads, num_kv_heads, head_dim, block_size, max_blocks_per_seq, scale_log2);
         assert_eq!(documented(include_str!("../ptx/decode.ptx")), fields);
         assert_eq!(size_of::<DecodeParams>(), 80);
+    }
+
+    #[test]
+    fn decode_mma_params_lie_where_the_kernel_reads_them() {
+        let fields = fields!(DecodeMmaParams: q, k_cache, v_cache, block_table, seq_lens, out, lse, partial_out,
+            partial_stat, arrivals, error_word, kv_block_stride, kv_token_stride, kv_head_stride, q_token_stride,
+            q_head_stride, out_token_stride, out_head_stride, num_seqs, num_kv_heads, group_size, head_dim,
+            block_size, max_blocks_per_seq, num_blocks, chunk_bias, chunk_cap, chunk_min, score_scale, headroom,
+            q_sign, passes);
+        assert_eq!(documented(include_str!("../ptx/decode_mma.ptx")), fields);
+        assert_eq!(size_of::<DecodeMmaParams>(), 176);
     }
 
     #[test]

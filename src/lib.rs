@@ -9,6 +9,7 @@ mod device;
 mod error;
 mod graph;
 mod launch;
+mod plan;
 mod pool;
 mod tables;
 mod types;

@@ -14,7 +14,7 @@ use crate::decode::expect_equal;
 use crate::device::Device;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
-use crate::kernels;
+use crate::kernels::{self, KERNELS};
 use crate::launch::{AppendParams, DecodeParams, launch_raw};
 use crate::pool::{PoolShape, expect_in_range};
 use crate::types::{DeviceAddress, Dtype};
@@ -218,7 +218,7 @@ pub unsafe fn decode<D: Driver>(
     };
     let grid = [table.num_seqs as u32, num_kv_heads as u32, 1];
     // SAFETY: the caller's promise covers all that the kernel touches with these parameters.
-    unsafe { launch_raw(device, stream, kernel, grid, &params) }
+    unsafe { launch_raw(device, stream, kernel, (grid, KERNELS[kernel].threads), &params) }
 }
 
 /// The arguments of [`append`].
@@ -282,8 +282,9 @@ pub unsafe fn append<D: Driver>(
         token_elems: pool.shape.token_elems() as u32,
         padding: 0,
     };
+    let grid = [num_tokens as u32, 1, 1];
     // SAFETY: the caller's promise covers all that the kernel touches with these parameters.
-    unsafe { launch_raw(device, stream, kernel, [num_tokens as u32, 1, 1], &params) }
+    unsafe { launch_raw(device, stream, kernel, (grid, KERNELS[kernel].threads), &params) }
 }
 
 /// Writes a padded table and lengths from FlashInfer's form: sequence i has the blocks

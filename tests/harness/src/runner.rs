@@ -206,10 +206,11 @@ fn attend_typed<D: TestDriver, Q: Element, K: Element>(
     let stream = device.stream()?;
     let pool = pool::<D, K>(&stream, &problem.k_cache, &problem.v_cache)?;
     let shape = pool.shape();
-    let mut plan = DecodePlan::<_, Q, K>::new(&stream, shape, problem.num_q_heads())?;
-    let num_seqs = problem.num_seqs();
-    let width = problem.max_blocks_per_seq;
-    let mut tables = BlockTables::new(&stream, shape, num_seqs + SPARE_ROWS, width.max(1))?;
+    let (num_seqs, width) = (problem.num_seqs(), problem.max_blocks_per_seq);
+    let (max_seqs, max_blocks) = (num_seqs + SPARE_ROWS, width.max(1));
+    let num_q_heads = problem.num_q_heads();
+    let mut plan = DecodePlan::<_, Q, K>::new(&stream, shape, num_q_heads, max_seqs, max_blocks)?;
+    let mut tables = BlockTables::new(&stream, shape, max_seqs, max_blocks)?;
     let ids: Vec<u32> = problem.block_table.iter().map(|id| id.cast_unsigned()).collect();
     let lens: Vec<u32> =
         problem.seq_lens.iter().map(|&len| u32::try_from(len).unwrap_or(u32::MAX)).collect();

@@ -1,0 +1,323 @@
+//! How the tensor-core decode divides its work: kernel, chunks, workspace, grid.
+#![forbid(unsafe_code)]
+
+use crate::driver::DeviceProperties;
+use crate::error::{Error, Result};
+use bytemuck::Zeroable;
+
+use crate::kernels::{self, KERNELS, KernelSource};
+use crate::launch::DecodeMmaParams;
+use crate::pool::{PoolShape, expect_in_range};
+use crate::types::Dtype;
+
+/// Tokens of a tile, the unit in which the kernels copy and multiply.
+const TILE: u32 = 16;
+
+/// Largest number of tokens of a sequence: token indices stay below 2³¹ when rounded up to tiles.
+const MAX_LEN: usize = (1 << 31) - TILE as usize;
+
+/// Largest number of elements of K: 2³² pieces of 8 elements.
+const MAX_POOL_ELEMS: u64 = 1 << 35;
+
+/// Rows are rescaled when a score passes the row's maximum by more than this, in powers of two: probabilities
+/// stay below 2⁸, far from the largest f16. `build.rs` names the number in the kernels' comments.
+const RESCALE_LOG2: f32 = 8.0;
+
+/// Query heads that one warp of the wide kernels takes.
+const WIDE_HEADS_PER_WARP: u32 = 16;
+
+/// The rule by which a sequence is cut into chunks; section 3 of `ptx/decode_mma.ptx` has the same.
+///
+/// It knows the number of KV heads and the sequence's own length, nothing else: that is what makes
+/// results independent of the batch and the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChunkRule {
+    pub bias: u32,
+    pub cap: u32,
+    pub min: u32,
+}
+
+impl ChunkRule {
+    /// The rule for a head configuration.
+    ///
+    /// A sequence has `num_kv_heads` times as many units as chunks, so more KV heads ask for fewer chunks: with 8
+    /// of them 1,024 tokens make 8 chunks, 4,096 make 16, none more than 64. A chunk has 128 tokens or more.
+    pub fn of(num_kv_heads: u32) -> Self {
+        let log2_heads = num_kv_heads.max(1).ilog2();
+        Self {
+            bias: log2_heads.saturating_sub(3),
+            cap: 8_u32.saturating_sub(log2_heads).clamp(4, 7),
+            min: 3,
+        }
+    }
+
+    /// log2 of the tiles of a chunk of a sequence with so many tiles.
+    fn shift(self, tiles: u32) -> u32 {
+        let log2_tiles = (tiles | 1).ilog2();
+        ((log2_tiles + self.bias) / 2).max(log2_tiles.saturating_sub(self.cap)).max(self.min)
+    }
+
+    /// Chunks of a sequence of `len` tokens, at least 1.
+    pub fn chunks(self, len: u32) -> u32 {
+        let tiles = len.div_ceil(TILE);
+        tiles.div_ceil(1 << self.shift(tiles)).max(1)
+    }
+
+    /// The largest number of chunks of any sequence of up to `max_len` tokens.
+    pub fn max_chunks(self, max_len: u32) -> u32 {
+        // Among lengths with the same log2 of tiles the chunk is the same, so the longest has the most.
+        let max_tiles = max_len.div_ceil(TILE);
+        (0..=(max_tiles | 1).ilog2())
+            .map(|log2| max_tiles.min((2 << log2) - 1))
+            .map(|tiles| self.chunks(tiles * TILE))
+            .fold(1, u32::max)
+    }
+}
+
+/// What does not change between calls of the tensor-core decode with one head configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MmaPlan {
+    /// Index into [`KERNELS`].
+    pub kernel: usize,
+    pub threads: u32,
+    /// How many times K and V are read, once per 128 query heads of a group.
+    pub passes: u32,
+    pub rule: ChunkRule,
+    num_kv_heads: u32,
+    group_size: u32,
+    head_dim: u32,
+}
+
+/// Sizes of the memory that a launch needs beside its arguments, in elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Workspace {
+    /// Units of work at most.
+    pub units: u32,
+    /// f32 elements of partial outputs.
+    pub partial_out: usize,
+    /// f32 elements of row maxima and sums.
+    pub partial_stat: usize,
+    /// u32 counters, 0 between launches.
+    pub arrivals: usize,
+}
+
+impl MmaPlan {
+    /// The plan for queries of `q` over pools of `kv`, or none if these types are not for the tensor cores.
+    pub fn find(q: Dtype, kv: Dtype, shape: PoolShape, num_q_heads: usize) -> Option<Self> {
+        if q != kv || q == Dtype::F32 {
+            return None;
+        }
+        // PoolShape::check bounds heads and head_dim, the callers the query heads.
+        let (num_kv_heads, head_dim) = (shape.num_kv_heads as u32, shape.head_dim as u32);
+        let group_size = num_q_heads as u32 / num_kv_heads;
+        let (rounded, suffix) = match group_size {
+            0..=8 => (head_dim.next_multiple_of(32), "g8"),
+            9..=16 => (head_dim.next_multiple_of(32), "g16"),
+            _ => (head_dim.next_multiple_of(64), "wide"),
+        };
+        let kernel = kernels::find(format_args!("decode_mma_d{rounded}_{kv}_{suffix}"))?;
+        let mut threads = KERNELS[kernel].threads;
+        let mut passes = 1;
+        if group_size > WIDE_HEADS_PER_WARP {
+            passes = group_size.div_ceil(threads / 32 * WIDE_HEADS_PER_WARP);
+            threads = threads.min(32 * group_size.div_ceil(WIDE_HEADS_PER_WARP));
+        }
+        let rule = ChunkRule::of(num_kv_heads);
+        Some(Self { kernel, threads, passes, rule, num_kv_heads, group_size, head_dim })
+    }
+
+    /// Units of one chunk of a sequence.
+    fn chunk_units(&self) -> u32 {
+        self.num_kv_heads * self.passes
+    }
+
+    /// What launches over tables of up to `max_seqs` rows of up to `max_tokens` tokens need at most.
+    pub fn workspace(&self, max_seqs: usize, max_tokens: usize) -> Result<Workspace> {
+        let overflow = || Error::Overflow { what: "workspace of decode" };
+        expect_in_range("tokens of a row of the block table", max_tokens, MAX_LEN)?;
+        let max_chunks = self.rule.max_chunks(max_tokens as u32);
+        let units = u32::try_from(max_seqs)
+            .ok()
+            .and_then(|seqs| seqs.checked_mul(max_chunks)?.checked_mul(self.chunk_units()))
+            .ok_or_else(overflow)?;
+        // A row with one chunk never touches the workspace.
+        let rows = if max_chunks == 1 { 0 } else { units as usize * self.group_size as usize };
+        let partial_out = rows.checked_mul(self.head_dim as usize).ok_or_else(overflow)?;
+        let arrivals = max_seqs * self.chunk_units() as usize;
+        Ok(Workspace { units, partial_out, partial_stat: 2 * rows, arrivals })
+    }
+
+    /// The parameters that follow from the plan, an NHD pool of this shape, queries and outputs without gaps, and the
+    /// scale; the rest is null or 0.
+    pub fn params(&self, pool: PoolShape, sm_scale: f32) -> Result<DecodeMmaParams> {
+        let token_elems = self.num_kv_heads * self.head_dim; // at most 65,535 heads of 256
+        let block_elems = pool.block_size as u64 * u64::from(token_elems);
+        // The kernels count offsets in 16 bytes, 32 bits of them.
+        let elems = pool.num_blocks as u64 * block_elems;
+        if elems > MAX_POOL_ELEMS {
+            let what = "elements of K on the tensor cores";
+            return Err(Error::TooLarge { what, value: elems, limit: MAX_POOL_ELEMS });
+        }
+        // Never 0, so that masked scores stay at minus infinity, and never infinite.
+        let score_scale =
+            (sm_scale.abs() * core::f32::consts::LOG2_E).clamp(f32::MIN_POSITIVE, f32::MAX);
+        let q_elems = token_elems * self.group_size;
+        Ok(DecodeMmaParams {
+            kv_block_stride: block_elems,
+            kv_token_stride: token_elems,
+            kv_head_stride: self.head_dim,
+            q_token_stride: q_elems,
+            q_head_stride: self.head_dim,
+            out_token_stride: q_elems,
+            out_head_stride: self.head_dim,
+            num_kv_heads: self.num_kv_heads,
+            group_size: self.group_size,
+            head_dim: self.head_dim,
+            block_size: pool.block_size as u32,
+            num_blocks: pool.num_blocks as u32,
+            chunk_bias: self.rule.bias,
+            chunk_cap: self.rule.cap,
+            chunk_min: self.rule.min,
+            score_scale,
+            headroom: RESCALE_LOG2 / score_scale,
+            q_sign: if sm_scale < 0.0 { 0x8000_8000 } else { 0 },
+            passes: self.passes,
+            ..DecodeMmaParams::zeroed()
+        })
+    }
+
+    /// CTAs of a launch with at most so many units: as many as the device holds at once, if there is work for them.
+    pub fn grid(&self, units: u32, device: &DeviceProperties) -> Result<u32> {
+        let KernelSource { threads, dynamic_shared_bytes, resident_ctas, .. } =
+            KERNELS[self.kernel];
+        let limit = device.shared_bytes_per_cta;
+        if dynamic_shared_bytes > limit {
+            return Err(Error::TooLarge {
+                what: "shared memory of a CTA",
+                value: dynamic_shared_bytes.into(),
+                limit: limit.into(),
+            });
+        }
+        // A multiprocessor has 1 KB more than a CTA may have, and each CTA costs 1 KB beside its own
+        // (CUDA C++ Programming Guide, "Compute Capabilities").
+        let by_shared = (limit + (1 << 10)) / (dynamic_shared_bytes + (1 << 10));
+        let by_registers = resident_ctas * (threads / self.threads);
+        let resident = by_shared.min(by_registers).max(1);
+        Ok(units.min(device.num_multiprocessors.saturating_mul(resident)).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: [u32; 7] = [1, 2, 3, 8, 32, 71, 65_535];
+
+    #[test]
+    fn chunks_are_those_that_the_documentation_names() {
+        let rule = ChunkRule::of(8);
+        let chunks =
+            [0, 1, 128, 129, 1_024, 4_096, 32_768, 65_000, 1 << 20].map(|len| rule.chunks(len));
+        assert_eq!(chunks, [1, 1, 1, 2, 8, 16, 32, 64, 32]);
+    }
+
+    #[test]
+    fn no_length_has_more_chunks_than_the_maximum_up_to_it() {
+        for heads in RULES {
+            let rule = ChunkRule::of(heads);
+            let mut most = 1;
+            for len in (0..40_000).chain((40_000..3_000_000).step_by(4_099)) {
+                most = most.max(rule.chunks(len));
+                assert!(rule.max_chunks(len) >= most, "{heads} heads, {len} tokens");
+            }
+            assert_eq!(
+                rule.max_chunks(40_000),
+                (0..=40_000).map(|len| rule.chunks(len)).max().unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn chunks_of_the_longest_sequence_do_not_overflow() {
+        for heads in RULES {
+            let rule = ChunkRule::of(heads);
+            assert!(rule.max_chunks(MAX_LEN as u32) <= 2 << rule.cap, "{heads} heads");
+        }
+    }
+
+    fn shape(num_kv_heads: usize, head_dim: usize) -> PoolShape {
+        PoolShape { num_blocks: 64, block_size: 16, num_kv_heads, head_dim }
+    }
+
+    #[test]
+    fn every_group_size_and_head_dim_has_a_kernel() {
+        for dtype in [Dtype::F16, Dtype::Bf16] {
+            for head_dim in (8..=256).step_by(8) {
+                for (group, warps, passes) in [
+                    (1, 2, 1),
+                    (8, 2, 1),
+                    (9, 2, 1),
+                    (16, 2, 1),
+                    (17, 2, 1),
+                    (71, 5, 1),
+                    (128, 8, 1),
+                    (129, 8, 2),
+                    (300, 8, 3),
+                ] {
+                    let plan = MmaPlan::find(dtype, dtype, shape(2, head_dim), 2 * group)
+                        .unwrap_or_else(|| {
+                            panic!("no kernel for head_dim {head_dim}, group size {group}")
+                        });
+                    assert_eq!(
+                        (plan.threads, plan.passes),
+                        (32 * warps, passes),
+                        "group size {group}"
+                    );
+                }
+            }
+        }
+        assert!(MmaPlan::find(Dtype::F16, Dtype::Bf16, shape(1, 64), 1).is_none());
+        assert!(MmaPlan::find(Dtype::F32, Dtype::F32, shape(1, 64), 1).is_none());
+    }
+
+    #[test]
+    fn the_grid_fills_the_device_and_never_exceeds_the_units() {
+        let device = |shared_kib: u32| DeviceProperties {
+            name: "test".into(),
+            compute_capability: (9, 0),
+            num_multiprocessors: 132,
+            shared_bytes_per_cta: shared_kib << 10,
+        };
+        let plan = MmaPlan::find(Dtype::F16, Dtype::F16, shape(8, 128), 64).unwrap();
+        assert_eq!(plan.grid(1 << 20, &device(227)).unwrap(), 132 * 4);
+        assert_eq!(plan.grid(1 << 20, &device(163)).unwrap(), 132 * 3);
+        assert_eq!(plan.grid(1 << 20, &device(99)).unwrap(), 132);
+        assert_eq!(plan.grid(5, &device(227)).unwrap(), 5);
+        assert!(matches!(
+            plan.grid(5, &device(48)),
+            Err(Error::TooLarge { value: 52_224, limit: 49_152, .. })
+        ));
+        let largest = MmaPlan::find(Dtype::F16, Dtype::F16, shape(8, 256), 64).unwrap();
+        assert_eq!(largest.grid(1 << 20, &device(99)).unwrap(), 132);
+    }
+
+    #[test]
+    fn the_workspace_has_a_row_per_unit_and_query_head() {
+        let plan = MmaPlan::find(Dtype::F16, Dtype::F16, shape(8, 128), 32).unwrap();
+        let got = plan.workspace(3, 4_096).unwrap();
+        let rows = 3 * 32 * 8 * 4; // 4,080 tokens make 32 chunks
+        assert_eq!(
+            got,
+            Workspace {
+                units: 3 * 32 * 8,
+                partial_out: rows * 128,
+                partial_stat: rows * 2,
+                arrivals: 24
+            }
+        );
+        let short = plan.workspace(3, 128).unwrap();
+        assert_eq!((short.units, short.partial_out), (24, 0));
+        assert!(matches!(plan.workspace(1, 1 << 32), Err(Error::TooLarge { .. })));
+        assert!(matches!(plan.workspace(1 << 31, 65_536), Err(Error::Overflow { .. })));
+    }
+}
