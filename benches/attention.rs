@@ -188,7 +188,8 @@ mod gpu {
             .map(|rotation| Rotation::new(stream, case, rotation))
             .collect::<Outcome<Vec<_>>>()?;
         let before = Instant::now();
-        let mut plan = DecodePlan::<_, T, T>::new(stream, shape, case.q_heads)?;
+        let (seqs, width) = (case.seqs, case.blocks_per_seq());
+        let mut plan = DecodePlan::<_, T, T>::new(stream, shape, case.q_heads, seqs, width)?;
         let load_ms = 1e3 * before.elapsed().as_secs_f64();
         let sm_scale = 1.0 / (case.head_dim as f32).sqrt();
 
