@@ -153,6 +153,16 @@ pub enum Error {
         /// The operation.
         operation: &'static str,
     },
+    /// A kernel met contents of a table on the device that are out of range, and clamped them.
+    #[error(
+        "a table on the device is out of range (block ids: {block_ids}, lengths: {seq_lens}), the rows concerned are wrong"
+    )]
+    DeviceTable {
+        /// Whether a block id was not below the pool's number of blocks.
+        block_ids: bool,
+        /// Whether a length was above what a row of the table holds.
+        seq_lens: bool,
+    },
     /// No kernel is built for a combination of types.
     #[error("no kernel {name} for head_dim {head_dim}, q {q}, kv {kv}")]
     NoKernel {

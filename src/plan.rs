@@ -101,6 +101,31 @@ pub(crate) struct Workspace {
     pub arrivals: usize,
 }
 
+/// Where the parts of a [`Workspace`] lie in one allocation, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub arrivals: usize,
+    pub partial_stat: usize,
+    pub partial_out: usize,
+    pub bytes: usize,
+}
+
+impl Workspace {
+    /// The parts one after the other, the counters first, each aligned to 16 bytes.
+    pub fn layout(&self) -> Result<Layout> {
+        let end = |start: usize, elems: usize| {
+            start.checked_add(elems.checked_mul(4)?)?.checked_next_multiple_of(16)
+        };
+        let parts = || {
+            let partial_stat = end(0, self.arrivals)?;
+            let partial_out = end(partial_stat, self.partial_stat)?;
+            let bytes = end(partial_out, self.partial_out)?;
+            Some(Layout { arrivals: 0, partial_stat, partial_out, bytes })
+        };
+        parts().ok_or(Error::Overflow { what: "bytes of the workspace" })
+    }
+}
+
 impl MmaPlan {
     /// The plan for queries of `q` over pools of `kv`, or none if these types are not for the tensor cores.
     pub fn find(q: Dtype, kv: Dtype, shape: PoolShape, num_q_heads: usize) -> Option<Self> {
@@ -315,6 +340,9 @@ mod tests {
                 arrivals: 24
             }
         );
+        let Layout { arrivals, partial_stat, partial_out, bytes } = got.layout().unwrap();
+        assert_eq!((arrivals, partial_stat, partial_out), (0, 96, 96 + 8 * rows));
+        assert_eq!(bytes, partial_out + 4 * 128 * rows);
         let short = plan.workspace(3, 128).unwrap();
         assert_eq!((short.units, short.partial_out), (24, 0));
         assert!(matches!(plan.workspace(1, 1 << 32), Err(Error::TooLarge { .. })));

@@ -15,7 +15,8 @@ use crate::device::Device;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::kernels::{self, KERNELS};
-use crate::launch::{AppendParams, DecodeParams, launch_raw};
+use crate::launch::{AppendParams, DecodeMmaParams, DecodeParams, launch_raw};
+use crate::plan::MmaPlan;
 use crate::pool::{PoolShape, expect_in_range};
 use crate::types::{DeviceAddress, Dtype};
 
@@ -55,8 +56,8 @@ impl Pool {
         expect_stride("block stride of the pool", self.block_stride, contiguous.block_stride)?;
         expect_stride("token stride of the pool", self.token_stride, contiguous.token_stride)?;
         expect_stride("head stride of the pool", self.head_stride, contiguous.head_stride)?;
-        expect_aligned("k", self.k, self.dtype)?;
-        expect_aligned("v", self.v, self.dtype)
+        expect_aligned("k", self.k, self.dtype.bytes())?;
+        expect_aligned("v", self.v, self.dtype.bytes())
     }
 }
 
@@ -89,7 +90,7 @@ impl Rows {
         let contiguous = Self::contiguous(self.address, self.dtype, num_heads, head_dim);
         expect_stride(what.token_stride, self.token_stride, contiguous.token_stride)?;
         expect_stride(what.head_stride, self.head_stride, contiguous.head_stride)?;
-        expect_aligned(what.name, self.address, self.dtype)
+        expect_aligned(what.name, self.address, self.dtype.bytes())
     }
 }
 
@@ -148,6 +149,82 @@ pub struct Decode {
     pub num_q_heads: usize,
     /// Factor of the scores.
     pub sm_scale: f32,
+    /// What the tensor-core kernels need. Without it the CUDA cores are used, which is slower for 16-bit types.
+    pub workspace: Option<Workspace>,
+    /// For tables whose contents nobody checked, `u32`: block ids and lengths out of range are clamped, and
+    /// [`BAD_BLOCK_ID`] and [`BAD_SEQ_LEN`] or-ed into it. Needs the tensor-core kernels.
+    pub error_word: Option<DeviceAddress>,
+}
+
+/// A block id was not below `num_blocks`.
+pub const BAD_BLOCK_ID: u32 = 1;
+
+/// A length was above `max_blocks_per_seq * block_size`.
+pub const BAD_SEQ_LEN: u32 = 2;
+
+/// Turns a word that kernels reported into ([`Decode::error_word`]) into an error.
+///
+/// # Errors
+///
+/// [`Error::DeviceTable`] unless it is 0.
+pub fn check_error_word(word: u32) -> Result<()> {
+    if word == 0 {
+        return Ok(());
+    }
+    Err(Error::DeviceTable {
+        block_ids: word & BAD_BLOCK_ID != 0,
+        seq_lens: word & BAD_SEQ_LEN != 0,
+    })
+}
+
+/// Device memory that [`decode`] works in, and the capacities it was sized for ([`workspace_bytes`]).
+///
+/// Capacities, not lengths, decide the launch, so that a captured one stays valid while sequences grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workspace {
+    /// First byte, aligned to 16. All bytes are 0 before the first call; what a call leaves there is for the next one.
+    pub address: DeviceAddress,
+    /// Largest number of sequences.
+    pub max_seqs: usize,
+    /// Largest number of blocks of a sequence.
+    pub max_blocks_per_seq: usize,
+}
+
+/// Bytes of a [`Workspace`] for calls with these types, shapes and capacities; 0 if there is no tensor-core kernel for them.
+///
+/// # Errors
+///
+/// Those of [`PoolShape::check`]; [`Error::HeadCounts`], [`Error::Zero`], [`Error::TooLarge`], [`Error::Overflow`].
+pub fn workspace_bytes(
+    q: Dtype,
+    kv: Dtype,
+    shape: PoolShape,
+    num_q_heads: usize,
+    max_seqs: usize,
+    max_blocks_per_seq: usize,
+) -> Result<usize> {
+    check_heads(shape, num_q_heads)?;
+    let Some(plan) = MmaPlan::find(q, kv, shape, num_q_heads) else { return Ok(0) };
+    let max_tokens = max_tokens(shape, max_seqs, max_blocks_per_seq)?;
+    Ok(plan.workspace(max_seqs, max_tokens)?.layout()?.bytes)
+}
+
+fn check_heads(shape: PoolShape, num_q_heads: usize) -> Result<()> {
+    shape.check()?;
+    let num_kv_heads = shape.num_kv_heads;
+    expect_in_range("num_q_heads", num_q_heads, i32::MAX as usize / kernels::MAX_HEAD_DIM)?;
+    if !num_q_heads.is_multiple_of(num_kv_heads) {
+        return Err(Error::HeadCounts { num_q_heads, num_kv_heads });
+    }
+    Ok(())
+}
+
+fn max_tokens(shape: PoolShape, max_seqs: usize, max_blocks_per_seq: usize) -> Result<usize> {
+    expect_in_range("max_seqs", max_seqs, i32::MAX as usize)?;
+    expect_in_range("max_blocks_per_seq", max_blocks_per_seq, i32::MAX as usize)?;
+    max_blocks_per_seq
+        .checked_mul(shape.block_size)
+        .ok_or(Error::Overflow { what: "tokens of a row of the block table" })
 }
 
 /// Enqueues attention of one query token per sequence: what [`crate::decode()`] computes, from raw memory.
@@ -168,6 +245,9 @@ pub struct Decode {
 ///   it writes, unless ordered by `stream`;
 /// - each length is at most `max_blocks_per_seq * block_size`, and the first `ceil(len / block_size)` entries of its
 ///   row are below `num_blocks`. Entries past them and slots at or past the length are not read and may hold anything.
+///   With an `error_word` neither need be so: what is out of range is clamped, and the rows concerned are wrong;
+/// - the workspace has [`workspace_bytes`] bytes for its capacities, was zeroed before its first call, and serves calls with
+///   the same types, head counts and `head_dim` only, one after the other.
 ///
 /// If the launch is captured, that holds for every replay. `stream` is one of `device`.
 pub unsafe fn decode<D: Driver>(
@@ -175,31 +255,28 @@ pub unsafe fn decode<D: Driver>(
     stream: &D::Stream,
     args: &Decode,
 ) -> Result<()> {
-    let Decode { q, out, lse, pool, table, num_q_heads, sm_scale } = *args;
-    pool.check()?;
+    check_decode(args)?;
+    let Decode { q, out, lse, pool, table, num_q_heads, sm_scale, workspace, error_word } = *args;
     let PoolShape { block_size, num_kv_heads, head_dim, .. } = pool.shape;
-    expect_in_range("num_q_heads", num_q_heads, i32::MAX as usize / kernels::MAX_HEAD_DIM)?;
-    if !num_q_heads.is_multiple_of(num_kv_heads) {
-        return Err(Error::HeadCounts { num_q_heads, num_kv_heads });
+    let mma = MmaPlan::find(q.dtype, pool.dtype, pool.shape, num_q_heads).zip(workspace);
+    if mma.is_none() && error_word.is_some() {
+        let what = "tables that nobody checked need a tensor-core kernel and its workspace";
+        return Err(Error::Unsupported { what: what.into() });
     }
-    q.check(Q, num_q_heads, head_dim)?;
-    out.check(OUT, num_q_heads, head_dim)?;
-    expect_equal("bytes of an element of out", out.dtype.bytes(), q.dtype.bytes())?;
-    expect_aligned("lse", lse.unwrap_or(DeviceAddress::NULL), Dtype::F32)?;
-    expect_aligned("block_table", table.block_table, Dtype::F32)?;
-    expect_aligned("seq_lens", table.seq_lens, Dtype::F32)?;
-    if !sm_scale.is_finite() {
-        return Err(Error::NotFinite { what: "sm_scale", value: sm_scale });
-    }
-    let rounded = head_dim.next_multiple_of(32);
-    let kernel = kernels::find(format_args!("decode_d{rounded}_{}_{}", q.dtype, pool.dtype))
-        .filter(|_| out.dtype == q.dtype)
-        .ok_or(Error::NoKernel { name: "decode", head_dim: rounded, q: q.dtype, kv: pool.dtype })?;
     if table.num_seqs == 0 {
         return Ok(());
     }
-    expect_in_range("num_seqs", table.num_seqs, i32::MAX as usize)?;
-    expect_in_range("max_blocks_per_seq", table.max_blocks_per_seq, i32::MAX as usize)?;
+    if let Some((plan, workspace)) = mma {
+        let params = mma_params(&plan, args, workspace)?;
+        let capacity = max_tokens(pool.shape, workspace.max_seqs, workspace.max_blocks_per_seq)?;
+        let units = plan.workspace(workspace.max_seqs, capacity)?.units;
+        let grid = [plan.grid(units, device.properties())?, 1, 1];
+        // SAFETY: the caller's promise covers all that the kernel touches with these parameters.
+        return unsafe { launch_raw(device, stream, plan.kernel, (grid, plan.threads), &params) };
+    }
+    let rounded = head_dim.next_multiple_of(32);
+    let kernel = kernels::find(format_args!("decode_d{rounded}_{}_{}", q.dtype, pool.dtype))
+        .ok_or(Error::NoKernel { name: "decode", head_dim: rounded, q: q.dtype, kv: pool.dtype })?;
     let params = DecodeParams {
         q: q.address,
         k_cache: pool.k,
@@ -208,7 +285,7 @@ pub unsafe fn decode<D: Driver>(
         seq_lens: table.seq_lens,
         out: out.address,
         lse: lse.unwrap_or(DeviceAddress::NULL),
-        // All bounded by i32::MAX above.
+        // All bounded by i32::MAX (check_decode).
         num_q_heads: num_q_heads as u32,
         num_kv_heads: num_kv_heads as u32,
         head_dim: head_dim as u32,
@@ -219,6 +296,66 @@ pub unsafe fn decode<D: Driver>(
     let grid = [table.num_seqs as u32, num_kv_heads as u32, 1];
     // SAFETY: the caller's promise covers all that the kernel touches with these parameters.
     unsafe { launch_raw(device, stream, kernel, (grid, KERNELS[kernel].threads), &params) }
+}
+
+/// What can be checked of the arguments of [`decode`] whatever the kernel.
+fn check_decode(args: &Decode) -> Result<()> {
+    let Decode { q, out, lse, pool, table, num_q_heads, sm_scale, .. } = *args;
+    pool.check()?;
+    check_heads(pool.shape, num_q_heads)?;
+    q.check(Q, num_q_heads, pool.shape.head_dim)?;
+    out.check(OUT, num_q_heads, pool.shape.head_dim)?;
+    expect_equal("bytes of an element of out", out.dtype.bytes(), q.dtype.bytes())?;
+    if out.dtype != q.dtype {
+        let head_dim = pool.shape.head_dim.next_multiple_of(32);
+        return Err(Error::NoKernel { name: "decode", head_dim, q: q.dtype, kv: pool.dtype });
+    }
+    expect_aligned("lse", lse.unwrap_or(DeviceAddress::NULL), 4)?;
+    expect_aligned("block_table", table.block_table, 4)?;
+    expect_aligned("seq_lens", table.seq_lens, 4)?;
+    if !sm_scale.is_finite() {
+        return Err(Error::NotFinite { what: "sm_scale", value: sm_scale });
+    }
+    if table.num_seqs == 0 {
+        return Ok(());
+    }
+    expect_in_range("num_seqs", table.num_seqs, i32::MAX as usize)?;
+    expect_in_range("max_blocks_per_seq", table.max_blocks_per_seq, i32::MAX as usize)
+}
+
+/// Parameters of the tensor-core kernel, checked against the workspace's capacities.
+fn mma_params(plan: &MmaPlan, args: &Decode, workspace: Workspace) -> Result<DecodeMmaParams> {
+    let Decode { q, out, lse, pool, table, sm_scale, error_word, .. } = *args;
+    expect_aligned("workspace", workspace.address, 16)?;
+    expect_aligned("error_word", error_word.unwrap_or(DeviceAddress::NULL), 4)?;
+    for (what, rows) in [("q", q), ("out", out)] {
+        expect_aligned(what, rows.address, 16)?;
+    }
+    for (what, address) in [("k", pool.k), ("v", pool.v)] {
+        expect_aligned(what, address, 16)?;
+    }
+    let tokens = max_tokens(pool.shape, workspace.max_seqs, workspace.max_blocks_per_seq)?;
+    expect_in_range("num_seqs", table.num_seqs, workspace.max_seqs)?;
+    let width = table.max_blocks_per_seq;
+    expect_in_range("max_blocks_per_seq", width, workspace.max_blocks_per_seq)?;
+    let layout = plan.workspace(workspace.max_seqs, tokens)?.layout()?;
+    let at = |offset: usize| DeviceAddress(workspace.address.0 + offset as u64);
+    Ok(DecodeMmaParams {
+        q: q.address,
+        k_cache: pool.k,
+        v_cache: pool.v,
+        block_table: table.block_table,
+        seq_lens: table.seq_lens,
+        out: out.address,
+        lse: lse.unwrap_or(DeviceAddress::NULL),
+        partial_out: at(layout.partial_out),
+        partial_stat: at(layout.partial_stat),
+        arrivals: at(layout.arrivals),
+        error_word: error_word.unwrap_or(DeviceAddress::NULL),
+        num_seqs: table.num_seqs as u32,
+        max_blocks_per_seq: width as u32,
+        ..plan.params(pool.shape, sm_scale)?
+    })
 }
 
 /// The arguments of [`append`].
@@ -360,9 +497,8 @@ fn expect_stride(what: &'static str, got: u64, expected: u64) -> Result<()> {
 fn expect_aligned(
     what: &'static str,
     DeviceAddress(address): DeviceAddress,
-    to: Dtype,
+    align: usize,
 ) -> Result<()> {
-    let align = to.bytes();
     if address.is_multiple_of(align as u64) {
         return Ok(());
     }

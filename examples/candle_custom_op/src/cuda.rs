@@ -84,6 +84,8 @@ fn launch<T: CudaDType + DeviceRepr>(
             },
             num_q_heads,
             sm_scale: 1.0 / (shape.head_dim as f32).sqrt(),
+            workspace: None,
+            error_word: None,
         };
         // SAFETY: made for this call on this thread, as candle's per-thread stream wants; only launched on.
         let ours = unsafe { device.driver().stream_from(stream.clone()) }.map_err(Error::wrap)?;
