@@ -133,6 +133,16 @@ pub enum Error {
         /// Alignment needed, in bytes.
         align: usize,
     },
+    /// A stride is not a multiple of what the kernels read or write at once.
+    #[error("{what} is {stride} elements, a multiple of {unit} is needed")]
+    Stride {
+        /// Name of the stride.
+        what: &'static str,
+        /// The stride given, in elements.
+        stride: u64,
+        /// What it has to be a multiple of.
+        unit: u64,
+    },
     /// A sequence of offsets goes back.
     #[error("{what} goes back at index {index}, each entry has to be at least the one before")]
     NotAscending {

@@ -17,7 +17,7 @@ const TILE: u32 = 16;
 const MAX_LEN: usize = (1 << 31) - TILE as usize;
 
 /// Largest number of elements of K: 2³² pieces of 8 elements.
-const MAX_POOL_ELEMS: u64 = 1 << 35;
+pub(crate) const MAX_POOL_ELEMS: u64 = 1 << 35;
 
 /// Rows are rescaled when a score passes the row's maximum by more than this, in powers of two: probabilities
 /// stay below 2⁸, far from the largest f16. `build.rs` names the number in the kernels' comments.

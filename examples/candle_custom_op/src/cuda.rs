@@ -5,7 +5,7 @@ use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DevicePtrMut, DeviceR
 use candle_core::cuda_backend::{CudaDType, CudaDevice};
 use candle_core::{CudaStorage, DType, Device, Error, Layout, Result, Storage, bail};
 use pagedptx::driver::CudarcDriver;
-use pagedptx::raw::{self, Decode, Pool, Rows, Table};
+use pagedptx::raw::{self, Decode, Pool, Rows, Table, Workspace};
 use pagedptx::{DeviceAddress, Dtype, PoolShape};
 
 use crate::op::PagedDecode;
@@ -51,7 +51,13 @@ fn launch<T: CudaDType + DeviceRepr>(
     let Some(Launcher { device }) = &op.launcher else { bail!("made for a CPU, called on a GPU") };
     let on: &CudaDevice = &q.device;
     let stream = on.cuda_stream();
-    let num_seqs = q_layout.dim(0)?;
+    let (num_seqs, max_blocks_per_seq) = op.block_table.dims2()?;
+    let max_seqs = num_seqs.max(1);
+    let bytes =
+        raw::workspace_bytes(dtype, dtype, shape, num_q_heads, max_seqs, max_blocks_per_seq)
+            .map_err(Error::wrap)?;
+    // One for each call: candle may run two at once, on the streams of two threads.
+    let mut workspace = on.alloc_zeros::<u32>(bytes.div_ceil(4).max(1))?;
     // SAFETY: the launch below writes every element, sequences of length 0 included.
     let mut out = unsafe { on.alloc::<T>(q_layout.shape().elem_count())? };
     {
@@ -64,6 +70,8 @@ fn launch<T: CudaDType + DeviceRepr>(
         let (table_address, _t) = table_slice(&table_storage)?.device_ptr(&stream);
         let (lens_address, _l) = table_slice(&lens_storage)?.device_ptr(&stream);
         let (out_address, _o) = out.device_ptr_mut(&stream);
+        let (workspace_address, _w) = workspace.device_ptr_mut(&stream);
+        let address = DeviceAddress(workspace_address);
 
         let rows = |address, dtype| {
             Rows::contiguous(DeviceAddress(address), dtype, num_q_heads, shape.head_dim)
@@ -80,17 +88,17 @@ fn launch<T: CudaDType + DeviceRepr>(
                 block_table: DeviceAddress(table_address),
                 seq_lens: DeviceAddress(lens_address),
                 num_seqs,
-                max_blocks_per_seq: op.block_table.dim(1)?,
+                max_blocks_per_seq,
             },
             num_q_heads,
             sm_scale: 1.0 / (shape.head_dim as f32).sqrt(),
-            workspace: None,
+            workspace: Some(Workspace { address, max_seqs, max_blocks_per_seq }),
             error_word: None,
         };
         // SAFETY: made for this call on this thread, as candle's per-thread stream wants; only launched on.
         let ours = unsafe { device.driver().stream_from(stream.clone()) }.map_err(Error::wrap)?;
-        // SAFETY: the slices are candle's, alive and of the sizes that `check` compared; `out` is new; O1 says what the table
-        // holds; cudarc orders other streams by the guards.
+        // SAFETY: the slices are candle's, alive and of the sizes that `check` compared; `out` and the workspace are new, the latter
+        // zero; O1 says what the table holds; cudarc orders other streams by the guards.
         unsafe { raw::decode(device, &ours, &args) }.map_err(Error::wrap)?;
     }
     Ok(CudaStorage::wrap_cuda_slice(out, on.clone()))

@@ -1,0 +1,316 @@
+//! Attention, from raw memory.
+
+use super::{Pool, RowNames, Rows, expect_aligned};
+use crate::device::Device;
+use crate::driver::Driver;
+use crate::error::{Error, Result};
+use crate::kernels::{self, KERNELS};
+use crate::launch::{DecodeMmaParams, DecodeParams, launch_raw};
+use crate::plan::{MAX_POOL_ELEMS, MmaPlan};
+use crate::pool::{PoolShape, expect_in_range};
+use crate::types::{DeviceAddress, Dtype};
+
+const Q: RowNames = RowNames { token_stride: "token stride of q", head_stride: "head stride of q" };
+const OUT: RowNames =
+    RowNames { token_stride: "token stride of out", head_stride: "head stride of out" };
+
+/// A padded block table and the lengths, on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// Block ids, `u32` or non-negative `i32`, [num_seqs, max_blocks_per_seq].
+    pub block_table: DeviceAddress,
+    /// KV tokens of each sequence, `u32` or non-negative `i32`, `[num_seqs]`.
+    pub seq_lens: DeviceAddress,
+    /// Sequences.
+    pub num_seqs: usize,
+    /// Entries from one row of the table to the next.
+    pub max_blocks_per_seq: usize,
+}
+
+/// The arguments of [`decode`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Decode {
+    /// Queries, [num_seqs, num_q_heads, head_dim].
+    pub q: Rows,
+    /// Outputs, [num_seqs, num_q_heads, head_dim], of the type of `q`.
+    pub out: Rows,
+    /// Where wanted, log-sum-exp of each row, `f32` [num_seqs, num_q_heads] without gaps.
+    pub lse: Option<DeviceAddress>,
+    /// Keys and values.
+    pub pool: Pool,
+    /// Blocks and lengths of the sequences.
+    pub table: Table,
+    /// Query heads, a multiple of the pool's heads.
+    pub num_q_heads: usize,
+    /// Factor of the scores.
+    pub sm_scale: f32,
+    /// What the tensor-core kernels need. Without it the CUDA cores are used, which is slower for 16-bit types.
+    pub workspace: Option<Workspace>,
+    /// For tables whose contents nobody checked, `u32`: block ids and lengths out of range are clamped, and
+    /// [`BAD_BLOCK_ID`] and [`BAD_SEQ_LEN`] or-ed into it. Needs the tensor-core kernels.
+    pub error_word: Option<DeviceAddress>,
+}
+
+/// A block id was not below `num_blocks`.
+pub const BAD_BLOCK_ID: u32 = 1;
+
+/// A length was above `max_blocks_per_seq * block_size`.
+pub const BAD_SEQ_LEN: u32 = 2;
+
+/// Turns a word that kernels reported into ([`Decode::error_word`]) into an error.
+///
+/// # Errors
+///
+/// [`Error::DeviceTable`] unless it is 0.
+pub fn check_error_word(word: u32) -> Result<()> {
+    if word == 0 {
+        return Ok(());
+    }
+    Err(Error::DeviceTable {
+        block_ids: word & BAD_BLOCK_ID != 0,
+        seq_lens: word & BAD_SEQ_LEN != 0,
+    })
+}
+
+/// Device memory that [`decode`] works in, and the capacities it was sized for ([`workspace_bytes`]).
+///
+/// Capacities, not lengths, decide the launch, so that a captured one stays valid while sequences grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workspace {
+    /// First byte, aligned to 16. All bytes are 0 before the first call; what a call leaves there is for the next one.
+    pub address: DeviceAddress,
+    /// Largest number of sequences.
+    pub max_seqs: usize,
+    /// Largest number of blocks of a sequence.
+    pub max_blocks_per_seq: usize,
+}
+
+/// Bytes of a [`Workspace`] for calls with these types, shapes and capacities; 0 if there is no tensor-core kernel for them.
+///
+/// # Errors
+///
+/// Those of [`PoolShape::check`]; [`Error::HeadCounts`], [`Error::Zero`], [`Error::TooLarge`], [`Error::Overflow`].
+pub fn workspace_bytes(
+    q: Dtype,
+    kv: Dtype,
+    shape: PoolShape,
+    num_q_heads: usize,
+    max_seqs: usize,
+    max_blocks_per_seq: usize,
+) -> Result<usize> {
+    check_heads(shape, num_q_heads)?;
+    let Some(plan) = MmaPlan::find(q, kv, shape, num_q_heads) else { return Ok(0) };
+    let max_tokens = max_tokens(shape, max_seqs, max_blocks_per_seq)?;
+    Ok(plan.workspace(max_seqs, max_tokens)?.layout()?.bytes)
+}
+
+fn check_heads(shape: PoolShape, num_q_heads: usize) -> Result<()> {
+    shape.check()?;
+    let num_kv_heads = shape.num_kv_heads;
+    expect_in_range("num_q_heads", num_q_heads, i32::MAX as usize / kernels::MAX_HEAD_DIM)?;
+    if !num_q_heads.is_multiple_of(num_kv_heads) {
+        return Err(Error::HeadCounts { num_q_heads, num_kv_heads });
+    }
+    Ok(())
+}
+
+fn max_tokens(shape: PoolShape, max_seqs: usize, max_blocks_per_seq: usize) -> Result<usize> {
+    expect_in_range("max_seqs", max_seqs, i32::MAX as usize)?;
+    expect_in_range("max_blocks_per_seq", max_blocks_per_seq, i32::MAX as usize)?;
+    max_blocks_per_seq
+        .checked_mul(shape.block_size)
+        .ok_or(Error::Overflow { what: "tokens of a row of the block table" })
+}
+
+/// Enqueues attention of one query token per sequence: what [`crate::decode()`] computes, from raw memory.
+///
+/// The tensor-core kernels (queries and pool of one 16-bit type, and a workspace) take any strides that are even for queries,
+/// multiples of 4 for outputs and of 8 for the pool, so HND as well as NHD, and slices of a wider tensor; they want the pool
+/// aligned to 16 bytes, queries to 4, outputs to 8. The others take [`Rows::contiguous`] and [`Pool::nhd`] only.
+///
+/// # Errors
+///
+/// Those of [`PoolShape::check`]; [`Error::HeadCounts`]; [`Error::Zero`] and [`Error::TooLarge`] for counts and strides;
+/// [`Error::Stride`] and [`Error::Mismatch`] for strides that the kernel does not take;
+/// [`Error::Misaligned`] for an address; [`Error::NotFinite`]; [`Error::NoKernel`]; and those of the driver.
+/// Then nothing is enqueued.
+///
+/// # Safety
+///
+/// From the call until the work enqueued by it has run:
+///
+/// - every address points to live device memory of `device` that holds, at its strides, the shape given for it;
+/// - `out`, its rows among each other, `lse` and the workspace overlap nothing else that the call names, and no other work writes what it reads or touches what
+///   it writes, unless ordered by `stream`;
+/// - each length is at most `max_blocks_per_seq * block_size`, and the first `ceil(len / block_size)` entries of its
+///   row are below `num_blocks`. Entries past them and slots at or past the length are not read and may hold anything.
+///   With an `error_word` neither need be so: what is out of range is clamped, and the rows concerned are wrong;
+/// - the workspace has [`workspace_bytes`] bytes for its capacities, was zeroed before its first call, and serves calls with
+///   the same types, head counts and `head_dim` only, one after the other.
+///
+/// If the launch is captured, that holds for every replay. `stream` is one of `device`.
+pub unsafe fn decode<D: Driver>(
+    device: &Device<D>,
+    stream: &D::Stream,
+    args: &Decode,
+) -> Result<()> {
+    check_decode(args)?;
+    let Decode { q, out, lse, pool, table, num_q_heads, sm_scale, workspace, error_word } = *args;
+    let PoolShape { block_size, num_kv_heads, head_dim, .. } = pool.shape;
+    let mma = MmaPlan::find(q.dtype, pool.dtype, pool.shape, num_q_heads).zip(workspace);
+    if mma.is_none() && error_word.is_some() {
+        let what = "tables that nobody checked need a tensor-core kernel and its workspace";
+        return Err(Error::Unsupported { what: what.into() });
+    }
+    if table.num_seqs == 0 {
+        return Ok(());
+    }
+    if let Some((plan, workspace)) = mma {
+        let params = mma_params(&plan, args, workspace)?;
+        let capacity = max_tokens(pool.shape, workspace.max_seqs, workspace.max_blocks_per_seq)?;
+        let units = plan.workspace(workspace.max_seqs, capacity)?.units;
+        let grid = [plan.grid(units, device.properties())?, 1, 1];
+        // SAFETY: the caller's promise covers all that the kernel touches with these parameters.
+        return unsafe { launch_raw(device, stream, plan.kernel, (grid, plan.threads), &params) };
+    }
+    q.expect_contiguous(Q, num_q_heads, head_dim)?;
+    out.expect_contiguous(OUT, num_q_heads, head_dim)?;
+    pool.expect_contiguous()?;
+    let rounded = head_dim.next_multiple_of(32);
+    let kernel = kernels::find(format_args!("decode_d{rounded}_{}_{}", q.dtype, pool.dtype))
+        .ok_or(Error::NoKernel { name: "decode", head_dim: rounded, q: q.dtype, kv: pool.dtype })?;
+    let params = DecodeParams {
+        q: q.address,
+        k_cache: pool.k,
+        v_cache: pool.v,
+        block_table: table.block_table,
+        seq_lens: table.seq_lens,
+        out: out.address,
+        lse: lse.unwrap_or(DeviceAddress::NULL),
+        // All bounded by i32::MAX (check_decode).
+        num_q_heads: num_q_heads as u32,
+        num_kv_heads: num_kv_heads as u32,
+        head_dim: head_dim as u32,
+        block_size: block_size as u32,
+        max_blocks_per_seq: table.max_blocks_per_seq as u32,
+        scale_log2: sm_scale * core::f32::consts::LOG2_E,
+    };
+    let grid = [table.num_seqs as u32, num_kv_heads as u32, 1];
+    // SAFETY: the caller's promise covers all that the kernel touches with these parameters.
+    unsafe { launch_raw(device, stream, kernel, (grid, KERNELS[kernel].threads), &params) }
+}
+
+/// What can be checked of the arguments of [`decode`] whatever the kernel.
+fn check_decode(args: &Decode) -> Result<()> {
+    let Decode { q, out, lse, pool, table, num_q_heads, sm_scale, .. } = *args;
+    check_heads(pool.shape, num_q_heads)?;
+    if out.dtype != q.dtype {
+        let head_dim = pool.shape.head_dim.next_multiple_of(32);
+        return Err(Error::NoKernel { name: "decode", head_dim, q: q.dtype, kv: pool.dtype });
+    }
+    for (what, address, align) in [
+        ("q", q.address, q.dtype.bytes()),
+        ("out", out.address, out.dtype.bytes()),
+        ("k", pool.k, pool.dtype.bytes()),
+        ("v", pool.v, pool.dtype.bytes()),
+        ("lse", lse.unwrap_or(DeviceAddress::NULL), 4),
+        ("block_table", table.block_table, 4),
+        ("seq_lens", table.seq_lens, 4),
+    ] {
+        expect_aligned(what, address, align)?;
+    }
+    if !sm_scale.is_finite() {
+        return Err(Error::NotFinite { what: "sm_scale", value: sm_scale });
+    }
+    if table.num_seqs == 0 {
+        return Ok(());
+    }
+    expect_in_range("num_seqs", table.num_seqs, i32::MAX as usize)?;
+    expect_in_range("max_blocks_per_seq", table.max_blocks_per_seq, i32::MAX as usize)
+}
+
+/// Parameters of the tensor-core kernel, checked against the workspace's capacities.
+fn mma_params(plan: &MmaPlan, args: &Decode, workspace: Workspace) -> Result<DecodeMmaParams> {
+    let Decode { q, out, lse, pool, table, sm_scale, error_word, .. } = *args;
+    for (what, address, align) in [
+        ("workspace", workspace.address, 16),
+        ("error_word", error_word.unwrap_or(DeviceAddress::NULL), 4),
+        ("q", q.address, 4),
+        ("out", out.address, 8),
+        ("k", pool.k, 16),
+        ("v", pool.v, 16),
+    ] {
+        expect_aligned(what, address, align)?;
+    }
+    check_strides(q, out, pool)?;
+    let tokens = max_tokens(pool.shape, workspace.max_seqs, workspace.max_blocks_per_seq)?;
+    expect_in_range("num_seqs", table.num_seqs, workspace.max_seqs)?;
+    let width = table.max_blocks_per_seq;
+    expect_in_range("max_blocks_per_seq", width, workspace.max_blocks_per_seq)?;
+    let layout = plan.workspace(workspace.max_seqs, tokens)?.layout()?;
+    let at = |offset: usize| DeviceAddress(workspace.address.0 + offset as u64);
+    Ok(DecodeMmaParams {
+        q: q.address,
+        k_cache: pool.k,
+        v_cache: pool.v,
+        block_table: table.block_table,
+        seq_lens: table.seq_lens,
+        out: out.address,
+        lse: lse.unwrap_or(DeviceAddress::NULL),
+        partial_out: at(layout.partial_out),
+        partial_stat: at(layout.partial_stat),
+        arrivals: at(layout.arrivals),
+        error_word: error_word.unwrap_or(DeviceAddress::NULL),
+        kv_block_stride: pool.block_stride,
+        // `check_strides` bounds these by u32::MAX.
+        kv_token_stride: pool.token_stride as u32,
+        kv_head_stride: pool.head_stride as u32,
+        q_token_stride: q.token_stride as u32,
+        q_head_stride: q.head_stride as u32,
+        out_token_stride: out.token_stride as u32,
+        out_head_stride: out.head_stride as u32,
+        num_seqs: table.num_seqs as u32,
+        max_blocks_per_seq: width as u32,
+        ..plan.params(pool.shape, sm_scale)?
+    })
+}
+
+/// Fails unless the tensor-core kernels can hold the strides.
+fn check_strides(q: Rows, out: Rows, pool: Pool) -> Result<()> {
+    let narrow = u64::from(u32::MAX);
+    for (what, stride, unit, limit) in [
+        ("block stride of the pool", pool.block_stride, 8, MAX_POOL_ELEMS),
+        ("token stride of the pool", pool.token_stride, 8, narrow),
+        ("head stride of the pool", pool.head_stride, 8, narrow),
+        (Q.token_stride, q.token_stride, 2, narrow),
+        (Q.head_stride, q.head_stride, 2, narrow),
+        (OUT.token_stride, out.token_stride, 4, narrow),
+        (OUT.head_stride, out.head_stride, 4, narrow),
+    ] {
+        if !stride.is_multiple_of(unit) {
+            return Err(Error::Stride { what, stride, unit });
+        }
+        if stride > limit {
+            return Err(Error::TooLarge { what, value: stride, limit });
+        }
+    }
+    // Counts are at least 1 and below 2³¹, strides at most 2³⁵: no sum of products overflows 128 bits.
+    let PoolShape { num_blocks, block_size, num_kv_heads, head_dim } = pool.shape;
+    let reach: u128 = [
+        (num_blocks, pool.block_stride),
+        (block_size, pool.token_stride),
+        (num_kv_heads, pool.head_stride),
+        (head_dim, 1),
+    ]
+    .map(|(count, stride)| (count as u128 - 1) * u128::from(stride))
+    .into_iter()
+    .sum();
+    if reach >= MAX_POOL_ELEMS.into() {
+        return Err(Error::TooLarge {
+            what: "offset of the last element of K",
+            value: u64::try_from(reach).unwrap_or(u64::MAX),
+            limit: MAX_POOL_ELEMS - 1,
+        });
+    }
+    Ok(())
+}
