@@ -14,12 +14,16 @@ use crate::exec::lanes::{ALL, Lanes, Mask};
 use crate::exec::warp::Warp;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
-use crate::memory::access::{Access, Generic, Memory, Refused, Resolve, Shared, addresses, count, permitted, refuse};
+use crate::memory::access::{
+    Access, Generic, Memory, Refused, Resolve, Shared, addresses, count, permitted, refuse,
+};
 use crate::types::{Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
-    row("ldmatrix.sync.aligned.m8n8.x1|x2|x4[.trans][.shared|shared::cta].b16 d, [p]", ldmatrix).from_sm(75),
-    row("stmatrix.sync.aligned.m8n8.x1|x2|x4[.trans][.shared|shared::cta].b16 [p], r", stmatrix).from_sm(90),
+    row("ldmatrix.sync.aligned.m8n8.x1|x2|x4[.trans][.shared|shared::cta].b16 d, [p]", ldmatrix)
+        .from_sm(75),
+    row("stmatrix.sync.aligned.m8n8.x1|x2|x4[.trans][.shared|shared::cta].b16 [p], r", stmatrix)
+        .from_sm(90),
     row("movmatrix.sync.aligned.m8n8.trans.b16 d, a", movmatrix).from_sm(75),
 ];
 
@@ -64,7 +68,8 @@ type Matrix = [[u32; 4]; 8];
 /// The word that each lane holds of a matrix.
 #[inline(always)]
 fn spread(matrix: &Matrix, transposed: bool) -> Lanes<u32> {
-    let element = |row: usize, column: usize| matrix[row][column / 2] >> (16 * (column % 2)) & 0xffff;
+    let element =
+        |row: usize, column: usize| matrix[row][column / 2] >> (16 * (column % 2)) & 0xffff;
     Lanes(std::array::from_fn(|lane| {
         let (g, t) = (lane / 4, lane % 4);
         if transposed { element(2 * t, g) | element(2 * t + 1, g) << 16 } else { matrix[g][t] }
@@ -102,11 +107,15 @@ impl<R: Resolve + 'static> Exec for Load<R> {
             for (row, words) in matrix.iter_mut().enumerate() {
                 let lane = 8 * index + row;
                 let address = addresses.0[lane];
-                let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
-                let found = (address % ROW_BYTES == 0)
+                let memory =
+                    Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
+                let found = address
+                    .is_multiple_of(ROW_BYTES)
                     .then(|| R::find(&memory, &mut hint, lane, address, ROW_BYTES))
                     .flatten()
-                    .filter(|(region, offset)| permitted(region, *offset, ROW_BYTES as usize, Access::Load));
+                    .filter(|(region, offset)| {
+                        permitted(region, *offset, ROW_BYTES as usize, Access::Load)
+                    });
                 let Some((region, offset)) = found else {
                     let refused = Refused { lane, address, bytes: ROW_BYTES, access: Access::Load };
                     return refuse::<R>(env, warp.local.as_ref(), refused);
@@ -138,13 +147,18 @@ impl<R: Resolve + 'static> Exec for Store<R> {
             for (row, words) in matrix.iter().enumerate() {
                 let lane = 8 * index + row;
                 let address = addresses.0[lane];
-                let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
-                let found = (address % ROW_BYTES == 0)
+                let memory =
+                    Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
+                let found = address
+                    .is_multiple_of(ROW_BYTES)
                     .then(|| R::find(&memory, &mut hint, lane, address, ROW_BYTES))
                     .flatten()
-                    .filter(|(region, offset)| permitted(region, *offset, ROW_BYTES as usize, Access::Store));
+                    .filter(|(region, offset)| {
+                        permitted(region, *offset, ROW_BYTES as usize, Access::Store)
+                    });
                 let Some((region, offset)) = found else {
-                    let refused = Refused { lane, address, bytes: ROW_BYTES, access: Access::Store };
+                    let refused =
+                        Refused { lane, address, bytes: ROW_BYTES, access: Access::Store };
                     return refuse::<R>(env, warp.local.as_ref(), refused);
                 };
                 for (word, &from) in words.iter().enumerate() {

@@ -43,7 +43,12 @@ fn shape(f: &Form<'_, '_>) -> (usize, usize) {
 }
 
 /// Takes `d, a, b, c` into the instruction's list; `accumulator` and `operand` are register types.
-fn fragments(f: &mut Form<'_, '_>, accumulator: Type, operand: Type, counts: [usize; 3]) -> Lowered {
+fn fragments(
+    f: &mut Form<'_, '_>,
+    accumulator: Type,
+    operand: Type,
+    counts: [usize; 3],
+) -> Lowered {
     let [a, b, c] = counts;
     f.dst_list(accumulator, c, false)?;
     f.src_list(operand, a, false)?;
@@ -68,7 +73,11 @@ fn mma_float(f: &mut Form<'_, '_>) -> Lowered {
         return Err(f.fault("`mma` names four types"));
     };
     if d != c {
-        return Err(f.fault(format!("an accumulator of .{} with a result of .{} is not supported", c.name(), d.name())));
+        return Err(f.fault(format!(
+            "an accumulator of .{} with a result of .{} is not supported",
+            c.name(),
+            d.name()
+        )));
     }
     let registers = |elements: usize| elements * a.bits() as usize / 32 / 32;
     let accumulator = if d == Type::F32 { Type::F32 } else { Type::B32 };
@@ -102,7 +111,8 @@ fn code(format: Format) -> u8 {
 }
 
 fn decode(code: u8) -> Format {
-    [Format::F16, Format::Bf16, Format::Tf32, Format::E4m3, Format::E5m2, Format::F32][usize::from(code)]
+    [Format::F16, Format::Bf16, Format::Tf32, Format::E4m3, Format::E5m2, Format::F32]
+        [usize::from(code)]
 }
 
 /// Refuses an `.aligned` instruction that only some lanes have reached.
@@ -112,7 +122,8 @@ pub(super) fn expect_all(env: &mut Env<'_>, mask: Mask, what: &str) -> Option<Fl
         return None;
     }
     let lane = (!mask).trailing_zeros() as usize;
-    let message = format!("`{what}` needs all 32 lanes together, but only lanes {mask:#010x} are here");
+    let message =
+        format!("`{what}` needs all 32 lanes together, but only lanes {mask:#010x} are here");
     Some(env.fault(FindingKind::Divergence, lane, message))
 }
 
@@ -120,7 +131,6 @@ pub(super) fn expect_all(env: &mut Env<'_>, mask: Mask, what: &str) -> Option<Fl
 
 /// How an operand's register comes apart into numbers.
 trait Operand: 'static {
-    const FORMAT: Format;
     /// Elements of a register.
     const PACKED: usize;
     /// Element `index` of a register.
@@ -132,7 +142,6 @@ struct Brain;
 struct Tf32;
 
 impl Operand for Half {
-    const FORMAT: Format = Format::F16;
     const PACKED: usize = 2;
     #[inline(always)]
     fn value(word: u32, index: usize) -> f32 {
@@ -141,7 +150,6 @@ impl Operand for Half {
 }
 
 impl Operand for Brain {
-    const FORMAT: Format = Format::Bf16;
     const PACKED: usize = 2;
     #[inline(always)]
     fn value(word: u32, index: usize) -> f32 {
@@ -150,7 +158,6 @@ impl Operand for Brain {
 }
 
 impl Operand for Tf32 {
-    const FORMAT: Format = Format::Tf32;
     const PACKED: usize = 1;
     #[inline(always)]
     fn value(word: u32, _: usize) -> f32 {
@@ -197,16 +204,17 @@ impl<T: Operand, const K: usize> Exec for MmaF32<T, K> {
             }
         }
         let first_c = 4 + a_registers + b_registers;
-        let c: [&Lanes<u32>; 4] = std::array::from_fn(|i| &regs.words[inst.list[first_c + i] as usize]);
+        let c: [&Lanes<u32>; 4] =
+            std::array::from_fn(|i| &regs.words[inst.list[first_c + i] as usize]);
         let mut out = [Lanes::<u32>::default(); 4];
         for m in 0..16 {
             let (upper, first_lane) = (m / 8, 4 * (m % 8));
-            let mut sum: [f32; 8] = std::array::from_fn(|n| {
-                f32::from_bits(c[2 * upper + n % 2].0[first_lane + n / 2])
-            });
+            let mut sum: [f32; 8] =
+                std::array::from_fn(|n| f32::from_bits(c[2 * upper + n % 2].0[first_lane + n / 2]));
             for k in 0..K {
                 let register = upper + 2 * (k / (4 * T::PACKED));
-                let factor = a[register * T::PACKED + k % T::PACKED][first_lane + k / T::PACKED % 4];
+                let factor =
+                    a[register * T::PACKED + k % T::PACKED][first_lane + k / T::PACKED % 4];
                 for n in 0..8 {
                     sum[n] = factor.mul_add(b[k][n], sum[n]);
                 }
@@ -261,8 +269,12 @@ impl<const K: usize> Codes<K> {
             let word = regs.words[inst.list[first + index / packed] as usize].0[lane];
             word >> (bits * (index % packed) as u32) & keep
         };
-        let mut codes =
-            Codes { formats, a: [[0; K]; 16], b: [[0; K]; 8], first_c: first_b + b_elements / packed };
+        let mut codes = Codes {
+            formats,
+            a: [[0; K]; 16],
+            b: [[0; K]; 8],
+            first_c: first_b + b_elements / packed,
+        };
         for lane in 0..LANES {
             for index in 0..a_elements {
                 let (row, column) = layout::a(lane, index, bits, 16);
@@ -289,7 +301,8 @@ fn accumulate<const K: usize, const F16: bool>(
     for lane in 0..LANES {
         for element in 0..4 {
             let (row, column) = layout::c(lane, element);
-            let (register, shift) = if F16 { (element / 2, 16 * (element as u32 % 2)) } else { (element, 0) };
+            let (register, shift) =
+                if F16 { (element / 2, 16 * (element as u32 % 2)) } else { (element, 0) };
             let c = regs.words[inst.list[codes.first_c + register] as usize].0[lane];
             let c = if F16 { c >> shift & 0xffff } else { c };
             out[register].0[lane] |= dot(&codes.a[row], &codes.b[column], c) << shift;
@@ -321,9 +334,10 @@ fn fast<const K: usize, const F16: bool>(regs: &mut Registers, inst: &Inst) -> F
     let (first, second) = codes.formats;
     accumulate::<K, F16>(regs, inst, &codes, |a, b, c| {
         let c = if F16 { half_value(c) } else { f32::from_bits(c) };
-        let sum = a.iter().zip(b).fold(c, |sum, (&a, &b)| {
-            (first.value(a) as f32).mul_add(second.value(b) as f32, sum)
-        });
+        let sum = a
+            .iter()
+            .zip(b)
+            .fold(c, |sum, (&a, &b)| (first.value(a) as f32).mul_add(second.value(b) as f32, sum));
         if F16 { half_from(sum) } else { sum.to_bits() }
     })
 }
@@ -356,7 +370,8 @@ impl<const M: usize, const K: usize> Exec for MmaInt<M, K> {
             if signed { i64::from(byte as u8 as i8) } else { i64::from(byte as u8) }
         };
         let accumulators = M * 8 / LANES;
-        let (first_b, first_c) = (accumulators + M * K / 128, accumulators + M * K / 128 + 8 * K / 128);
+        let (first_b, first_c) =
+            (accumulators + M * K / 128, accumulators + M * K / 128 + 8 * K / 128);
         let regs = &warp.regs;
         let byte = |first: usize, lane: usize, index: usize| {
             regs.words[inst.list[first + index / 4] as usize].0[lane] >> (8 * (index % 4)) & 0xff
@@ -378,7 +393,8 @@ impl<const M: usize, const K: usize> Exec for MmaInt<M, K> {
             for (element, out) in out.iter_mut().enumerate().take(accumulators) {
                 let (row, column) = layout::c(lane, element);
                 let c = regs.words[inst.list[first_c + element] as usize].0[lane] as i32;
-                let sum = a[row].iter().zip(&b[column]).fold(i64::from(c), |sum, (a, b)| sum + a * b);
+                let sum =
+                    a[row].iter().zip(&b[column]).fold(i64::from(c), |sum, (a, b)| sum + a * b);
                 let kept = if inst.imm & 4 != 0 {
                     sum.clamp(i32::MIN.into(), i32::MAX.into())
                 } else {

@@ -1,0 +1,106 @@
+//! The sixteen barriers of a CTA.
+
+use super::lanes::Mask;
+
+/// Barriers of a CTA.
+pub(crate) const BARRIERS: usize = 16;
+
+/// What arriving at a barrier brought about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Others are still missing.
+    Waiting,
+    /// This was the last one: everyone goes on.
+    Complete,
+    /// The barrier cannot be used like this.
+    Misuse(String),
+}
+
+/// A reduction that `barrier.red` makes over the predicates of the threads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Votes {
+    /// Threads whose predicate was true.
+    pub(crate) true_threads: u32,
+    /// Threads that voted.
+    pub(crate) threads: u32,
+}
+
+/// Phases whose votes are kept for warps that have not come back for them.
+const KEPT: usize = 32;
+
+#[derive(Debug, Clone, Default)]
+struct Barrier {
+    /// Completed phases.
+    phase: u64,
+    /// Threads that have arrived in this phase.
+    arrived: u32,
+    /// Threads that this phase needs.
+    expected: u32,
+    votes: Votes,
+    /// Votes of the last phases, by phase modulo their number.
+    results: [Votes; KEPT],
+}
+
+/// All barriers of one CTA.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Barriers {
+    all: Vec<Barrier>,
+}
+
+impl Barriers {
+    pub(crate) fn reset(&mut self) {
+        self.all.clear();
+        self.all.resize(BARRIERS, Barrier::default());
+    }
+
+    /// Lanes of a warp arrive at barrier `id`; they count for `arriving` of the `expected` threads.
+    pub(crate) fn arrive(
+        &mut self,
+        id: u32,
+        mask: Mask,
+        votes: Mask,
+        (arriving, expected): (u32, u32),
+    ) -> Arrival {
+        let barrier = &mut self.all[id as usize % BARRIERS];
+        if barrier.arrived > 0 && barrier.expected != expected {
+            return Arrival::Misuse(format!(
+                "barrier {id} is waited for with {expected} threads here and with {} elsewhere",
+                barrier.expected
+            ));
+        }
+        barrier.expected = expected;
+        barrier.arrived += arriving;
+        barrier.votes.true_threads += (votes & mask).count_ones();
+        barrier.votes.threads += mask.count_ones();
+        if barrier.arrived < expected {
+            return Arrival::Waiting;
+        }
+        if barrier.arrived > expected {
+            let arrived = barrier.arrived;
+            return Arrival::Misuse(format!(
+                "barrier {id} is for {expected} threads and {arrived} arrive"
+            ));
+        }
+        barrier.results[barrier.phase as usize % KEPT] = barrier.votes;
+        barrier.phase += 1;
+        barrier.arrived = 0;
+        barrier.votes = Votes::default();
+        Arrival::Complete
+    }
+
+    /// Completed phases of a barrier.
+    pub(crate) fn phase(&self, id: u32) -> u64 {
+        self.all[id as usize % BARRIERS].phase
+    }
+
+    /// What the threads of a completed phase voted.
+    pub(crate) fn result(&self, id: u32, phase: u64) -> Votes {
+        self.all[id as usize % BARRIERS].results[phase as usize % KEPT]
+    }
+
+    /// Threads that barrier `id` has and needs.
+    pub(crate) fn progress(&self, id: u32) -> (u32, u32) {
+        let barrier = &self.all[id as usize % BARRIERS];
+        (barrier.arrived, barrier.expected)
+    }
+}

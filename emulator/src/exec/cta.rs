@@ -1,0 +1,258 @@
+//! Running one CTA: its warps in turn until they have exited or wait for other CTAs.
+
+use super::barrier::Barriers;
+use super::env::{Env, LaunchContext};
+use super::lanes::{ALL, LANES, Lanes, Mask, lanes};
+use super::run::{self, Stop, run_warp};
+use super::warp::{State, Warp};
+use crate::counters::{Count, Counters, InstructionClass};
+use crate::finding::{Finding, FindingKind, Note, Report, Site};
+use crate::lower::kernel::Uniform;
+use crate::memory::FIRST_OFFSET;
+use crate::memory::region::Region;
+use crate::random::Random;
+
+/// What became of a CTA in a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CtaStop {
+    Done,
+    /// Some warps wait for the end of the round.
+    Suspended,
+    Fault,
+}
+
+/// A CTA and everything it owns. The object is used again for other CTAs of the launch.
+pub(crate) struct Cta<'l> {
+    warps: Vec<Warp>,
+    pub(crate) env: Env<'l>,
+    order: Vec<usize>,
+    pub(crate) finding: Option<Finding>,
+    pub(crate) stop: CtaStop,
+}
+
+/// Shortest and longest turn of a warp, in instructions; the seed decides between them.
+const TURN: (u64, usize) = (512, 1024);
+
+impl<'l> Cta<'l> {
+    /// A CTA that still has to be given a place in the grid; nothing if the host has no memory for it.
+    pub(crate) fn new(launch: &'l LaunchContext<'l>) -> Option<Cta<'l>> {
+        let kernel = launch.kernel;
+        let env = Env {
+            launch,
+            cta: [0; 3],
+            linear: 0,
+            shared: Region::new(FIRST_OFFSET, launch.shared_bytes.into())?,
+            barriers: Barriers::default(),
+            committing: false,
+            report: None,
+            waiting: 0,
+            wanted: 0,
+            undefined: 0,
+            barrier: 0,
+            targets: Lanes::default(),
+            hints: vec![0; kernel.code.len()],
+            counts: vec![Count::default(); kernel.code.len()],
+            counters: Counters::default(),
+            random: Random::new(0, 0),
+        };
+        let warps = (0..launch.warps).map(|_| Warp::new(kernel)).collect();
+        Some(Cta { warps, env, order: Vec::new(), finding: None, stop: CtaStop::Done })
+    }
+
+    /// Starts CTA number `linear` of the grid.
+    pub(crate) fn start(&mut self, linear: u64) {
+        let launch = self.env.launch;
+        let [gx, gy, _] = launch.grid.map(u64::from);
+        let cta = [linear % gx, linear / gx % gy, linear / gx / gy].map(|x| x as u32);
+        let env = &mut self.env;
+        (env.cta, env.linear) = (cta, linear);
+        env.shared.clear();
+        env.barriers.reset();
+        env.random = Random::new(launch.seed, linear);
+        let uniform = Uniform { launch, cta, linear };
+        for (index, warp) in self.warps.iter_mut().enumerate() {
+            let threads = launch.threads - index as u32 * LANES as u32;
+            let present = if threads >= LANES as u32 { ALL } else { (1 << threads) - 1 };
+            warp.reset(launch.kernel, index as u32, present, &uniform);
+        }
+        self.order = (0..self.warps.len()).collect();
+        self.finding = None;
+        self.stop = CtaStop::Suspended;
+    }
+
+    /// Runs until nothing can go on without other CTAs.
+    pub(crate) fn run(&mut self) {
+        self.stop = loop {
+            let mut order = std::mem::take(&mut self.order);
+            self.env.random.shuffle(&mut order);
+            let mut progress = false;
+            let mut alive = false;
+            for &index in &order {
+                let turn = TURN.0 + self.env.random.below(TURN.1) as u64;
+                let warp = &mut self.warps[index];
+                let (stop, moved) = run_warp(warp, &mut self.env, turn);
+                progress |= moved;
+                alive |= stop != Stop::Done;
+                if let Stop::Fault(pc) = stop {
+                    self.finding = Some(self.finding_at(index, pc));
+                    break;
+                }
+            }
+            self.order = order;
+            if self.finding.is_some() {
+                break CtaStop::Fault;
+            }
+            if !alive {
+                break CtaStop::Done;
+            }
+            if !progress {
+                break self.stuck();
+            }
+        };
+    }
+
+    /// Executes what one warp has deferred to the end of the round.
+    pub(crate) fn commit(&mut self, warp: usize, mask: Mask) {
+        if let Some(Stop::Fault(pc)) = run::commit(&mut self.warps[warp], &mut self.env, mask) {
+            self.finding = Some(self.finding_at(warp, pc));
+            self.stop = CtaStop::Fault;
+        }
+    }
+
+    /// Warps and lanes that wait for the end of the round.
+    pub(crate) fn deferred(&self) -> impl Iterator<Item = (usize, Mask)> {
+        self.warps.iter().enumerate().flat_map(|(index, warp)| {
+            warp.groups.iter().filter(|g| g.state == State::Defer).map(move |g| (index, g.mask))
+        })
+    }
+
+    /// No warp can go on: either the round has to end, or the threads wait for ever.
+    fn stuck(&mut self) -> CtaStop {
+        if self.deferred().next().is_some() {
+            return CtaStop::Suspended;
+        }
+        let waiting = |warp: &Warp| warp.groups.first().map(|g| (warp.index as usize, *g));
+        let Some((index, group)) = self.warps.iter().find_map(waiting) else {
+            return CtaStop::Done;
+        };
+        let lane = group.mask.trailing_zeros() as usize;
+        let (kind, message) = self.explain(index, group.pc, group.state);
+        let notes = self.waiting_notes();
+        self.env.report(Report { kind, lane, message, address: None, notes });
+        self.finding = Some(self.finding_at(index, group.pc));
+        CtaStop::Fault
+    }
+
+    fn explain(&self, index: usize, pc: u32, state: State) -> (FindingKind, String) {
+        let warp = &self.warps[index];
+        match state {
+            State::Meet { wanted } => {
+                let exited = wanted & !warp.live;
+                let here = warp
+                    .groups
+                    .iter()
+                    .filter(|g| g.state == state && g.pc == pc)
+                    .fold(0, |m, g| m | g.mask);
+                let missing = wanted & !here;
+                let message = format!(
+                    "lanes {} have to be here too and never arrive{}",
+                    shown(missing),
+                    if exited & missing != 0 { " (some have exited)" } else { "" }
+                );
+                let barrier =
+                    self.env.launch.kernel.classes[pc as usize] == InstructionClass::Barrier;
+                (if barrier { FindingKind::Barrier } else { FindingKind::Membermask }, message)
+            }
+            State::Barrier { id, .. } => {
+                let (arrived, expected) = self.env.barriers.progress(id);
+                let message = format!(
+                    "barrier {id} waits for ever: {arrived} of {expected} threads have arrived, \
+                     and no other thread of the CTA can"
+                );
+                (FindingKind::Barrier, message)
+            }
+            _ => (FindingKind::Deadlock, "every thread of the CTA waits for another".into()),
+        }
+    }
+
+    /// Who waits where, for the whole CTA.
+    fn waiting_notes(&self) -> Vec<(Option<u32>, String)> {
+        let mut notes = Vec::new();
+        for warp in &self.warps {
+            for group in &warp.groups {
+                let what = match group.state {
+                    State::Meet { wanted } => {
+                        format!("wait for lanes {}", shown(wanted & !group.mask))
+                    }
+                    State::Barrier { id, .. } => format!("wait at barrier {id}"),
+                    _ => "wait".into(),
+                };
+                let text = format!("warp {}: lanes {} {what}", warp.index, shown(group.mask));
+                notes.push((Some(group.pc), text));
+            }
+            let exited = warp.present & !warp.live;
+            if exited != 0 {
+                notes.push((
+                    None,
+                    format!("warp {}: lanes {} have exited", warp.index, shown(exited)),
+                ));
+            }
+        }
+        if notes.len() > 16 {
+            let more = notes.len() - 16;
+            notes.truncate(16);
+            notes.push((None, format!("and {more} groups more")));
+        }
+        notes
+    }
+
+    /// Completes the report of the environment with where it happened.
+    fn finding_at(&mut self, warp: usize, pc: u32) -> Finding {
+        let launch = self.env.launch;
+        let report = self.env.report.take().unwrap_or_else(|| {
+            let message = "the launch ended here without a reason".into();
+            Box::new(Report {
+                kind: FindingKind::Trap,
+                lane: 0,
+                message,
+                address: None,
+                notes: Vec::new(),
+            })
+        });
+        let quote = |pc: u32| {
+            let line = launch.kernel.lines[pc as usize];
+            (line, launch.source.line(line).trim().to_owned())
+        };
+        let (line, text) = quote(pc);
+        let thread = warp as u32 * LANES as u32 + report.lane as u32;
+        let [nx, ny, _] = launch.block;
+        let site = Site {
+            file: launch.source.name.clone(),
+            line,
+            text,
+            entry: launch.kernel.name.clone(),
+            cta: self.env.cta,
+            warp: warp as u32,
+            lane: report.lane as u32,
+            thread: [thread % nx, thread / nx % ny, thread / nx / ny],
+        };
+        let note = |(pc, message): (Option<u32>, String)| Note { line: pc.map(quote), message };
+        let notes = report.notes.into_iter().map(note).collect();
+        Finding { kind: report.kind, message: report.message, site, address: report.address, notes }
+    }
+}
+
+/// Lanes as people write them: `0-7, 12`.
+pub(crate) fn shown(mask: Mask) -> String {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for lane in lanes(mask) {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == lane => *last = lane,
+            _ => parts.push((lane, lane)),
+        }
+    }
+    let text = |(first, last): (usize, usize)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    parts.into_iter().map(text).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,106 @@
+//! Everything that a handler sees beside its own warp.
+
+use super::barrier::Barriers;
+use super::lanes::{Lanes, Mask};
+use crate::counters::{Count, Counters};
+use crate::error::Source;
+use crate::finding::{FindingKind, Report};
+use crate::launch::{Checks, MmaMode};
+use crate::lower::kernel::Kernel;
+use crate::memory::device::Table;
+use crate::memory::region::Region;
+use crate::random::Random;
+
+use super::inst::Flow;
+
+/// What all CTAs of a launch share.
+pub(crate) struct LaunchContext<'l> {
+    pub(crate) kernel: &'l Kernel,
+    pub(crate) memory: &'l Table,
+    /// Addresses of the module's variables.
+    pub(crate) globals: &'l [u64],
+    /// The parameters of the entry, all of them initialised and read-only.
+    pub(crate) params: &'l Region,
+    pub(crate) source: &'l Source,
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    /// Threads of a CTA.
+    pub(crate) threads: u32,
+    /// Warps of a CTA.
+    pub(crate) warps: u32,
+    /// Bytes of shared memory of a CTA, declared and dynamic.
+    pub(crate) shared_bytes: u32,
+    pub(crate) dynamic_shared_bytes: u32,
+    pub(crate) checks: Checks,
+    pub(crate) traffic: bool,
+    pub(crate) sm: u32,
+    pub(crate) mma: MmaMode,
+    pub(crate) seed: u64,
+    pub(crate) step_limit: u64,
+    /// Whether CTAs have to wait for each other's round before they touch what others see.
+    pub(crate) deferring: bool,
+}
+
+/// What a handler may use: the CTA's shared memory and barriers, the launch, and where to report.
+pub(crate) struct Env<'l> {
+    pub(crate) launch: &'l LaunchContext<'l>,
+    /// `%ctaid`
+    pub(crate) cta: [u32; 3],
+    /// Number of the CTA in the grid.
+    pub(crate) linear: u64,
+    pub(crate) shared: Region,
+    pub(crate) barriers: Barriers,
+    /// Set while the round commits: instructions that order CTAs may run.
+    pub(crate) committing: bool,
+    /// Why the last handler returned [`Flow::Fault`].
+    pub(crate) report: Option<Box<Report>>,
+    /// Lanes that stay, after [`Flow::Meet`].
+    pub(crate) waiting: Mask,
+    /// Lanes that they wait for, after [`Flow::Meet`].
+    pub(crate) wanted: Mask,
+    /// Lanes whose result of this instruction is undefined; taken and cleared by the scheduler where it tracks registers.
+    pub(crate) undefined: Mask,
+    /// The barrier, after [`Flow::Barrier`].
+    pub(crate) barrier: u32,
+    /// Where each lane goes, after [`Flow::Scatter`].
+    pub(crate) targets: Lanes<u32>,
+    /// For each instruction, the allocation that it accessed last.
+    pub(crate) hints: Vec<u32>,
+    /// For each instruction, how often it ran.
+    pub(crate) counts: Vec<Count>,
+    /// Traffic and branches.
+    pub(crate) counters: Counters,
+    pub(crate) random: Random,
+}
+
+impl Env<'_> {
+    /// Records why the launch has to end.
+    #[cold]
+    pub(crate) fn fault(
+        &mut self,
+        kind: FindingKind,
+        lane: usize,
+        message: impl Into<String>,
+    ) -> Flow {
+        self.report(Report {
+            kind,
+            lane,
+            message: message.into(),
+            address: None,
+            notes: Vec::new(),
+        })
+    }
+
+    /// As [`Env::fault`], with everything a report holds.
+    #[cold]
+    pub(crate) fn report(&mut self, report: Report) -> Flow {
+        self.report.get_or_insert_with(|| Box::new(report));
+        Flow::Fault
+    }
+
+    /// Whether an instruction that other CTAs see has to wait for the end of the round.
+    #[inline(always)]
+    pub(crate) fn must_defer(&self) -> bool {
+        self.launch.deferring && !self.committing
+    }
+}

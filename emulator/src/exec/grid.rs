@@ -1,0 +1,202 @@
+//! Running a grid: CTAs on all cores of the host, with the same result on any number of them.
+//!
+//! CTAs run in rounds. In a round, each resident CTA runs until all its warps have exited or stand
+//! at an instruction that orders CTAs (an atomic, a volatile, relaxed, acquire or release access to
+//! global memory). Then these instructions are executed one after the other in an order that the
+//! seed fixes. In between CTAs share no ordered access, so it does not matter which thread of the
+//! host ran which; a kernel whose CTAs never synchronise needs one round per set of resident CTAs.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::cta::{Cta, CtaStop};
+use super::env::LaunchContext;
+use crate::counters::{Count, Counters, InstructionClass};
+use crate::finding::Finding;
+use crate::random::Random;
+
+/// Rounds shorter than this are run on one thread: starting others would take longer.
+const WORTH_THREADS: Duration = Duration::from_micros(150);
+
+/// What ended a grid early.
+pub(crate) enum GridError {
+    Findings(Vec<Finding>),
+    NoMemory,
+}
+
+/// Runs all CTAs of a launch.
+pub(crate) fn run(
+    launch: &LaunchContext<'_>,
+    threads: usize,
+    resident: usize,
+) -> Result<Counters, GridError> {
+    let total = launch.grid.iter().map(|&n| u64::from(n)).product::<u64>();
+    let mut waiting = 0..total;
+    let mut ctas: Vec<Cta<'_>> = Vec::new();
+    let mut idle: Vec<Cta<'_>> = Vec::new();
+    let mut totals = Totals::new(launch);
+    let mut random = Random::new(launch.seed, u64::MAX);
+    let mut last_round = WORTH_THREADS;
+    loop {
+        let stride = Stride::new(total, launch.seed);
+        while ctas.len() < resident.max(1)
+            && let Some(next) = waiting.next()
+        {
+            let mut cta = match idle.pop() {
+                Some(cta) => cta,
+                None => Cta::new(launch).ok_or(GridError::NoMemory)?,
+            };
+            cta.start(stride.place(next));
+            ctas.push(cta);
+        }
+        if ctas.is_empty() {
+            return Ok(totals.finish(launch));
+        }
+        let started = Instant::now();
+        let workers = if last_round < WORTH_THREADS { 1 } else { threads.min(ctas.len()) };
+        round(&mut ctas, workers);
+        last_round = started.elapsed() * if workers > 1 { workers as u32 } else { 1 };
+        collect_findings(&mut ctas)?;
+        commit(&mut ctas, &mut random);
+        collect_findings(&mut ctas)?;
+        let (done, running) = ctas.into_iter().partition(|c| c.stop == CtaStop::Done);
+        ctas = running;
+        for mut cta in Vec::from_iter::<Vec<Cta<'_>>>(done) {
+            totals.add(&mut cta);
+            idle.push(cta);
+        }
+    }
+}
+
+/// A permutation of the CTAs that the seed picks; seed 0 leaves them in order.
+struct Stride {
+    total: u64,
+    factor: u64,
+    offset: u64,
+}
+
+impl Stride {
+    fn new(total: u64, seed: u64) -> Stride {
+        if seed == 0 || total < 2 {
+            return Stride { total, factor: 1, offset: 0 };
+        }
+        let mut random = Random::new(seed, 1 << 32);
+        let gcd = |mut a: u64, mut b: u64| {
+            while b != 0 {
+                (a, b) = (b, a % b);
+            }
+            a
+        };
+        let mut factor = random.next() % total;
+        while gcd(factor, total) != 1 {
+            factor = (factor + 1) % total;
+        }
+        Stride { total, factor, offset: random.next() % total }
+    }
+
+    fn place(&self, index: u64) -> u64 {
+        let (index, factor) = (u128::from(index), u128::from(self.factor));
+        ((index * factor + u128::from(self.offset)) % u128::from(self.total)) as u64
+    }
+}
+
+/// Lets every resident CTA run until it has to wait for others.
+fn round(ctas: &mut [Cta<'_>], workers: usize) {
+    // A CTA behind one with a finding cannot change what is reported, so it need not run.
+    let first_fault = AtomicUsize::new(usize::MAX);
+    let run_one = |index: usize, cta: &mut Cta<'_>| {
+        if index > first_fault.load(Ordering::Relaxed) {
+            return;
+        }
+        cta.run();
+        if cta.stop == CtaStop::Fault {
+            first_fault.fetch_min(index, Ordering::Relaxed);
+        }
+    };
+    if workers <= 1 {
+        ctas.iter_mut().enumerate().for_each(|(index, cta)| run_one(index, cta));
+        return;
+    }
+    let queue = Mutex::new(ctas.iter_mut().enumerate());
+    let work = || {
+        loop {
+            let next = match queue.lock() {
+                Ok(mut queue) => queue.next(),
+                Err(_) => return,
+            };
+            let Some((index, cta)) = next else { return };
+            run_one(index, cta);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..workers {
+            scope.spawn(work);
+        }
+        work();
+    });
+}
+
+/// The findings of the first CTA that has any, in the order of the round.
+fn collect_findings(ctas: &mut [Cta<'_>]) -> Result<(), GridError> {
+    let found = ctas.iter_mut().find_map(|cta| cta.finding.take());
+    found.map_or(Ok(()), |finding| Err(GridError::Findings(vec![finding])))
+}
+
+/// Executes, one after the other, the instructions that order CTAs.
+fn commit(ctas: &mut [Cta<'_>], random: &mut Random) {
+    let mut pending: Vec<_> = ctas
+        .iter()
+        .enumerate()
+        .flat_map(|(cta, c)| c.deferred().map(move |(warp, mask)| (cta, warp, mask)))
+        .collect();
+    random.shuffle(&mut pending);
+    for (cta, warp, mask) in pending {
+        if ctas[cta].finding.is_none() {
+            ctas[cta].commit(warp, mask);
+        }
+    }
+}
+
+/// Counts of the CTAs that have ended.
+struct Totals {
+    counts: Vec<Count>,
+    counters: Counters,
+}
+
+impl Totals {
+    fn new(launch: &LaunchContext<'_>) -> Totals {
+        Totals {
+            counts: vec![Count::default(); launch.kernel.code.len()],
+            counters: Counters::default(),
+        }
+    }
+
+    fn add(&mut self, cta: &mut Cta<'_>) {
+        for (sum, count) in self.counts.iter_mut().zip(&mut cta.env.counts) {
+            *sum += std::mem::take(count);
+        }
+        self.counters.add_traffic(&std::mem::take(&mut cta.env.counters));
+    }
+
+    fn finish(mut self, launch: &LaunchContext<'_>) -> Counters {
+        let counters = &mut self.counters;
+        let kernel = launch.kernel;
+        let mut lines = std::collections::BTreeMap::<u32, Count>::new();
+        for (pc, &count) in self.counts.iter().enumerate() {
+            counters.instructions += count;
+            let class = kernel.classes[pc];
+            counters.classes[class as usize] += count;
+            match class {
+                InstructionClass::Barrier => counters.barriers += count.warps,
+                InstructionClass::Matrix => counters.matrix_instructions += count.warps,
+                _ => {}
+            }
+            if count.warps > 0 {
+                *lines.entry(kernel.lines[pc]).or_default() += count;
+            }
+        }
+        counters.lines = lines.into_iter().collect();
+        self.counters
+    }
+}

@@ -1,0 +1,141 @@
+//! A lowered instruction and how its handler is called.
+
+use super::env::Env;
+use super::lanes::Mask;
+use super::warp::Warp;
+
+/// What the scheduler does after an instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Flow {
+    /// Go on with the next instruction.
+    Next,
+    /// The executing lanes go to [`Inst::aux`].
+    Branch,
+    /// The executing lanes go where [`Env::targets`] says, lane by lane.
+    Scatter,
+    /// The executing lanes end.
+    Exit,
+    /// The executing lanes stay here until the other lanes of [`Env::wanted`] arrive.
+    Meet,
+    /// The executing lanes have arrived at a CTA barrier and wait for it; it is at [`Env::barrier`].
+    Barrier,
+    /// The instruction orders CTAs among each other; run it again when the round commits.
+    Defer,
+    /// Waiting for something another warp does; run it again later.
+    #[allow(dead_code)] // For waits on memory that another warp writes.
+    Retry,
+    /// [`Env::finding`] says what is wrong.
+    Fault,
+}
+
+/// Executes one instruction for the lanes of a mask.
+///
+/// Unsafe to call because it may have been compiled for features of the processor: see [`handler`].
+pub(crate) type Handler = unsafe fn(&mut Warp, &Inst, Mask, &mut Env<'_>) -> Flow;
+
+/// A lowered instruction: a handler and where its operands are. One operation gives the fields their meaning.
+#[derive(Debug, Clone)]
+pub(crate) struct Inst {
+    pub(crate) run: Handler,
+    /// Slot of the guard predicate; slot 0 is always true.
+    pub(crate) guard: u32,
+    /// All ones if the guard is negated.
+    pub(crate) flip: u32,
+    /// Destination.
+    pub(crate) d: u32,
+    /// Second destination, mostly a predicate.
+    pub(crate) p: u32,
+    /// Sources.
+    pub(crate) a: u32,
+    pub(crate) b: u32,
+    pub(crate) c: u32,
+    pub(crate) m: u32,
+    /// Branch target, or flags of the operation.
+    pub(crate) aux: u32,
+    /// Index of the register checks, [`UNTRACKED`] if there are none.
+    pub(crate) tracked: u32,
+    /// Its own index in the code.
+    pub(crate) site: u32,
+    /// Address offset or another constant.
+    pub(crate) imm: i64,
+    /// Registers of vector operands.
+    pub(crate) list: Box<[u32]>,
+}
+
+/// Value of [`Inst::tracked`] for an instruction whose registers are known to be written.
+pub(crate) const UNTRACKED: u32 = u32::MAX;
+
+/// An operation: what its instructions do to a warp. Implementations are `#[inline(always)]`,
+/// so that [`handler`] can compile them for the processor at hand.
+pub(crate) trait Exec: 'static {
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,f16c,lzcnt,popcnt")]
+fn wide<E: Exec>(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+    E::exec(warp, inst, mask, env)
+}
+
+/// For other processors, and for those of x86-64 that lack a feature.
+#[cfg(any(not(target_arch = "x86_64"), feature = "portable"))]
+fn portable<E: Exec>(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+    E::exec(warp, inst, mask, env)
+}
+
+/// The form of an operation that suits this processor.
+///
+/// On x86-64 the portable form is compiled with the feature `portable` only: it would double the
+/// time that the crate takes to compile, for processors from before 2013.
+pub(crate) fn handler<E: Exec>() -> Handler {
+    #[cfg(target_arch = "x86_64")]
+    if wide_is_available() {
+        return wide::<E>;
+    }
+    #[cfg(any(not(target_arch = "x86_64"), feature = "portable"))]
+    return portable::<E>;
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+    return unavailable;
+}
+
+/// Whether this processor can run what this build contains.
+pub(crate) fn is_supported() -> bool {
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+    return wide_is_available();
+    #[cfg(any(not(target_arch = "x86_64"), feature = "portable"))]
+    return true;
+}
+
+/// Stands where no form suits; [`is_supported`] keeps it from ever being reached.
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+fn unavailable(_: &mut Warp, _: &Inst, _: Mask, env: &mut Env<'_>) -> Flow {
+    env.fault(crate::finding::FindingKind::Trap, 0, "this processor lacks AVX2 or FMA")
+}
+
+/// Whether the processor has every feature that [`wide`] is compiled for.
+#[cfg(target_arch = "x86_64")]
+fn wide_is_available() -> bool {
+    use std::sync::OnceLock;
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| {
+        is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("lzcnt")
+            && is_x86_feature_detected!("popcnt")
+    })
+}
+
+impl Inst {
+    /// Runs the instruction.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(crate) fn execute(&self, warp: &mut Warp, mask: Mask, env: &mut Env<'_>) -> Flow {
+        // SAFETY: handlers come from `handler` alone, which returns one compiled for extra
+        // features only after `wide_is_available` found all of them on this processor.
+        unsafe { (self.run)(warp, self, mask, env) }
+    }
+}

@@ -1,0 +1,11 @@
+//! Running a lowered entry.
+
+pub(crate) mod barrier;
+pub(crate) mod copies;
+pub(crate) mod cta;
+pub(crate) mod env;
+pub(crate) mod grid;
+pub(crate) mod inst;
+pub(crate) mod lanes;
+pub(crate) mod run;
+pub(crate) mod warp;

@@ -1,0 +1,318 @@
+//! Running one warp: independent thread scheduling over groups of lanes.
+//!
+//! The lanes of a warp that are at the same instruction form a group. The group with the lowest
+//! program counter runs, so that groups meet again behind the branch that parted them; after
+//! [`CREDIT`] instructions another ready group gets a turn, so that lanes which wait for each other
+//! in a loop do not wait for ever.
+
+use super::env::Env;
+use super::inst::{Flow, UNTRACKED};
+use super::lanes::{Mask, lanes};
+use super::warp::{CREDIT, Group, State, Warp};
+use crate::finding::FindingKind;
+use crate::launch::Checks;
+
+/// Why a warp stopped running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Its turn is over.
+    Turn,
+    /// No group can go on by itself.
+    Blocked,
+    /// All lanes have exited.
+    Done,
+    /// [`Env::report`] says what is wrong, at this instruction.
+    Fault(u32),
+}
+
+/// Steps that an instruction which orders CTAs counts for.
+const DEFER_STEPS: u64 = 100;
+
+/// Why a group stopped running.
+enum Pause {
+    /// Its turn or its credit is over, or another group may have to run before it.
+    Reconsider,
+    Fault(u32),
+}
+
+/// Runs a warp for about `turn` instructions. The second value tells whether anything was executed.
+pub(crate) fn run_warp(warp: &mut Warp, env: &mut Env<'_>, turn: u64) -> (Stop, bool) {
+    let begin = warp.steps;
+    let end = begin + turn;
+    let mut progress = false;
+    loop {
+        if warp.groups.is_empty() {
+            return (Stop::Done, progress);
+        }
+        if warp.steps > env.launch.step_limit {
+            let limit = env.launch.step_limit;
+            let group = warp.groups[0];
+            let lane = group.mask.trailing_zeros() as usize;
+            let message =
+                format!("the warp has executed more than {limit} instructions: an endless loop?");
+            env.fault(FindingKind::StepLimit, lane, message);
+            return (Stop::Fault(group.pc), progress);
+        }
+        if warp.steps >= end {
+            return (Stop::Turn, progress);
+        }
+        let Some(chosen) = choose(warp, env) else { return (Stop::Blocked, progress) };
+        let before = warp.steps;
+        let pause = run_group(warp, env, chosen, end);
+        progress |= warp.steps != before;
+        if let Pause::Fault(pc) = pause {
+            return (Stop::Fault(pc), progress);
+        }
+    }
+}
+
+/// Merges groups that have met and picks the one to run.
+fn choose(warp: &mut Warp, env: &Env<'_>) -> Option<usize> {
+    if warp.groups.len() > 1 {
+        merge(warp);
+    }
+    let ready = |group: &Group| match group.state {
+        State::Ready => true,
+        State::Barrier { id, phase } => env.barriers.phase(id) > phase,
+        _ => false,
+    };
+    let mut chosen: Option<usize> = None;
+    let mut any = false;
+    for (index, group) in warp.groups.iter().enumerate() {
+        if !ready(group) {
+            continue;
+        }
+        any = true;
+        if group.credit > 0 && chosen.is_none_or(|c| group.pc < warp.groups[c].pc) {
+            chosen = Some(index);
+        }
+    }
+    if any && chosen.is_none() {
+        warp.groups.iter_mut().for_each(|g| g.credit = CREDIT);
+        return choose(warp, env);
+    }
+    let index = chosen?;
+    let group = &mut warp.groups[index];
+    if let State::Barrier { id, phase } = group.state {
+        warp.released |= group.mask;
+        warp.votes = env.barriers.result(id, phase);
+        group.state = State::Ready;
+    }
+    Some(index)
+}
+
+/// Joins groups at the same instruction; lanes that waited there for others try again.
+fn merge(warp: &mut Warp) {
+    let joinable = |group: &Group| matches!(group.state, State::Ready | State::Meet { .. });
+    warp.groups.sort_unstable_by_key(|g| (g.pc, !joinable(g)));
+    let mut kept: usize = 0;
+    for index in 1..warp.groups.len() {
+        let group = warp.groups[index];
+        let last = &mut warp.groups[kept];
+        if last.pc == group.pc && joinable(last) && joinable(&group) {
+            last.mask |= group.mask;
+            last.state = State::Ready;
+            last.credit = last.credit.max(group.credit);
+        } else {
+            kept += 1;
+            warp.groups[kept] = group;
+        }
+    }
+    warp.groups.truncate(kept + 1);
+}
+
+/// Runs one group until it has to be considered again.
+fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Pause {
+    let code = env.launch.kernel.code.as_slice();
+    let check_registers = env.launch.checks.contains(Checks::REGISTERS);
+    let group = warp.groups[index];
+    let (mut pc, active) = (group.pc, group.mask);
+    let others = warp.groups.len() > 1;
+    // Where another group waits or stands: reaching it means that they may merge.
+    let limit = warp.groups.iter().filter(|g| g.pc > pc).map(|g| g.pc).min().unwrap_or(u32::MAX);
+    let turn = end - warp.steps;
+    let budget = if others { turn.min(group.credit.into()) } else { turn };
+    let mut left = budget;
+    let mut pause = Pause::Reconsider;
+    while left > 0 {
+        left -= 1;
+        let inst = &code[pc as usize];
+        let mask = active & warp.regs.pred(inst.guard, inst.flip);
+        let tracked = inst.tracked != UNTRACKED && check_registers;
+        if tracked && let Err(()) = check_reads(warp, env, inst.tracked, active, mask) {
+            pause = Pause::Fault(pc);
+            break;
+        }
+        if mask == 0 {
+            pc += 1;
+        } else {
+            let count = &mut env.counts[pc as usize];
+            count.warps += 1;
+            count.threads += u64::from(mask.count_ones());
+            match inst.execute(warp, mask, env) {
+                Flow::Next => {
+                    if tracked {
+                        note_writes(warp, env, inst.tracked, mask);
+                    }
+                    pc += 1;
+                }
+                Flow::Branch if mask == active => pc = inst.aux,
+                Flow::Fault => {
+                    pause = Pause::Fault(pc);
+                    break;
+                }
+                flow => {
+                    if tracked {
+                        let left = if flow == Flow::Meet { mask & !env.waiting } else { mask };
+                        note_writes(warp, env, inst.tracked, left);
+                    }
+                    warp.steps += budget - left;
+                    if flow == Flow::Branch && inst.m != 0 {
+                        let lane = mask.trailing_zeros() as usize;
+                        let message = "a branch marked .uni is taken by a part of the lanes";
+                        env.fault(FindingKind::Divergence, lane, message);
+                        return Pause::Fault(pc);
+                    }
+                    part(warp, env, index, pc, mask, flow);
+                    return Pause::Reconsider;
+                }
+            }
+        }
+        if pc >= limit {
+            break;
+        }
+    }
+    let used = budget - left;
+    warp.steps += used;
+    let group = &mut warp.groups[index];
+    group.pc = pc;
+    group.credit = group.credit.saturating_sub(if others { used as u32 } else { 0 });
+    pause
+}
+
+/// Splits a group after an instruction that its lanes leave in different ways.
+#[cold]
+fn part(warp: &mut Warp, env: &mut Env<'_>, index: usize, pc: u32, mask: Mask, flow: Flow) {
+    let group = warp.groups[index];
+    let rest = group.mask & !mask;
+    if let Flow::Meet | Flow::Barrier | Flow::Retry = flow {
+        // These lanes come back to the instruction; it is counted when they leave it.
+        let back = if flow == Flow::Meet { env.waiting } else { mask };
+        let count = &mut env.counts[pc as usize];
+        count.warps -= u64::from(back == mask);
+        count.threads -= u64::from(back.count_ones());
+    }
+    let mut add = |mask: Mask, pc: u32, state: State| {
+        if mask != 0 {
+            warp.groups.push(Group { pc, mask, state, credit: CREDIT });
+        }
+    };
+    match flow {
+        Flow::Branch => {
+            env.counters.divergent_branches += 1;
+            add(mask, env.launch.kernel.code[pc as usize].aux, State::Ready);
+            add(rest, pc + 1, State::Ready);
+        }
+        Flow::Scatter => {
+            let first = env.targets.0[mask.trailing_zeros() as usize];
+            let mut left = mask;
+            while left != 0 {
+                let target = env.targets.0[left.trailing_zeros() as usize];
+                let there =
+                    lanes(left).filter(|&l| env.targets.0[l] == target).fold(0, |m, l| m | 1 << l);
+                env.counters.divergent_branches += u64::from(target != first);
+                add(there, target, State::Ready);
+                left &= !there;
+            }
+            add(rest, pc + 1, State::Ready);
+        }
+        Flow::Exit => {
+            add(rest, pc + 1, State::Ready);
+            warp.live &= !mask;
+            // Lanes that have exited need not arrive any more.
+            for group in &mut warp.groups {
+                if matches!(group.state, State::Meet { .. }) {
+                    group.state = State::Ready;
+                }
+            }
+        }
+        Flow::Meet => {
+            add(env.waiting, pc, State::Meet { wanted: env.wanted });
+            add(group.mask & !env.waiting, pc + 1, State::Ready);
+        }
+        Flow::Barrier => {
+            let (id, phase) = (env.barrier, env.barriers.phase(env.barrier));
+            add(mask, pc, State::Barrier { id, phase });
+            add(rest, pc + 1, State::Ready);
+        }
+        Flow::Defer => {
+            warp.steps += DEFER_STEPS;
+            add(mask, pc, State::Defer);
+            add(rest, pc + 1, State::Ready);
+        }
+        Flow::Retry => {
+            add(mask, pc, State::Retry);
+            add(rest, pc + 1, State::Ready);
+        }
+        Flow::Next | Flow::Fault => {}
+    }
+    warp.groups.swap_remove(index);
+}
+
+/// Finds reads of registers that nobody has written. The guard is read by all lanes of the group,
+/// everything else by those that execute.
+#[cold]
+#[inline(never)]
+fn check_reads(
+    warp: &Warp,
+    env: &mut Env<'_>,
+    tracked: u32,
+    active: Mask,
+    mask: Mask,
+) -> Result<(), ()> {
+    let kernel = env.launch.kernel;
+    let track = &kernel.tracks[tracked as usize];
+    let guard = track.guard.iter().map(|r| (r, active));
+    for (&register, reading) in guard.chain(track.reads.iter().map(|r| (r, mask))) {
+        let missing = reading & !warp.written[register as usize];
+        if missing != 0 {
+            let name = &kernel.tracked[register as usize];
+            let message = format!("read of register {name}, which was never written on this path");
+            env.fault(
+                FindingKind::UninitialisedRegister,
+                missing.trailing_zeros() as usize,
+                message,
+            );
+            return Err(());
+        }
+    }
+    Ok(())
+}
+
+fn note_writes(warp: &mut Warp, env: &mut Env<'_>, tracked: u32, mask: Mask) {
+    let undefined = std::mem::take(&mut env.undefined);
+    for &register in &env.launch.kernel.tracks[tracked as usize].writes {
+        let written = &mut warp.written[register as usize];
+        *written = (*written | mask) & !undefined;
+    }
+}
+
+/// Executes the instruction at which a group waits for the end of the round.
+pub(crate) fn commit(warp: &mut Warp, env: &mut Env<'_>, mask: Mask) -> Option<Stop> {
+    let index = warp.groups.iter().position(|g| g.mask & mask != 0 && g.state == State::Defer)?;
+    let (pc, mask) = (warp.groups[index].pc, warp.groups[index].mask);
+    let inst = &env.launch.kernel.code[pc as usize];
+    env.committing = true;
+    let flow = inst.execute(warp, mask, env);
+    env.committing = false;
+    if flow == Flow::Fault {
+        return Some(Stop::Fault(pc));
+    }
+    if inst.tracked != UNTRACKED {
+        note_writes(warp, env, inst.tracked, mask);
+    }
+    let group = &mut warp.groups[index];
+    group.pc = pc + 1;
+    group.state = State::Ready;
+    None
+}

@@ -1,0 +1,138 @@
+//! The state of one warp: registers, and the groups of lanes that are at the same instruction.
+
+use super::barrier::Votes;
+use super::lanes::{ALL, LANES, Lanes, Mask, Registers};
+use crate::lower::kernel::{Kernel, Uniform};
+use crate::memory::FIRST_OFFSET;
+use crate::memory::region::Region;
+use crate::types::Class;
+
+/// What a group of lanes is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Ready,
+    /// Waits for other lanes of the warp to arrive at the same instruction.
+    Meet {
+        /// All lanes that have to be there.
+        wanted: Mask,
+    },
+    /// Has arrived at a barrier in this phase of it.
+    Barrier {
+        id: u32,
+        phase: u64,
+    },
+    /// Waits for the end of the round to run an instruction that orders CTAs.
+    Defer,
+    /// Runs its instruction again when other warps have run.
+    Retry,
+}
+
+/// Lanes at one instruction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Group {
+    pub(crate) pc: u32,
+    pub(crate) mask: Mask,
+    pub(crate) state: State,
+    /// Instructions left before another group of the warp gets its turn.
+    pub(crate) credit: u32,
+}
+
+/// Instructions that a group runs while others of its warp are ready too. A spin wait on lanes
+/// of the own warp makes progress after this many.
+pub(crate) const CREDIT: u32 = 1024;
+
+/// One warp.
+#[derive(Debug)]
+pub(crate) struct Warp {
+    pub(crate) regs: Registers,
+    /// Lanes of each tracked register that have been written.
+    pub(crate) written: Vec<Mask>,
+    /// Index in its CTA.
+    pub(crate) index: u32,
+    /// Lanes that exist; fewer than 32 in the last warp of an odd block.
+    pub(crate) present: Mask,
+    /// Lanes that have not exited.
+    pub(crate) live: Mask,
+    pub(crate) groups: Vec<Group>,
+    /// Lanes that a barrier has released and that have still to leave its instruction.
+    pub(crate) released: Mask,
+    /// What the threads of the barrier that released them voted.
+    pub(crate) votes: Votes,
+    /// Carry bit of each lane.
+    pub(crate) carry: Mask,
+    /// Instructions executed, weighted.
+    pub(crate) steps: u64,
+    /// Times that the clock was read.
+    pub(crate) clock_reads: u64,
+    /// Local memory of all lanes, one after the other.
+    pub(crate) local: Option<Region>,
+    /// Asynchronous copies that nobody has waited for.
+    pub(crate) copies: super::copies::Copies,
+}
+
+impl Warp {
+    pub(crate) fn new(kernel: &Kernel) -> Warp {
+        let regs = Registers {
+            words: vec![Lanes::default(); kernel.words],
+            doubles: vec![Lanes::default(); kernel.doubles],
+            preds: vec![0; kernel.preds],
+        };
+        let local = (kernel.local_bytes > 0)
+            .then(|| Region::new(FIRST_OFFSET, kernel.local_bytes * LANES as u64));
+        Warp {
+            regs,
+            written: vec![0; kernel.tracked.len()],
+            index: 0,
+            present: 0,
+            live: 0,
+            groups: Vec::new(),
+            released: 0,
+            votes: Votes::default(),
+            carry: 0,
+            steps: 0,
+            clock_reads: 0,
+            local: local.flatten(),
+            copies: Default::default(),
+        }
+    }
+
+    /// Puts the warp at the entry's first instruction, with registers unwritten and constants in place.
+    pub(crate) fn reset(
+        &mut self,
+        kernel: &Kernel,
+        index: u32,
+        present: Mask,
+        uniform: &Uniform<'_>,
+    ) {
+        self.index = index;
+        self.present = present;
+        self.live = present;
+        self.groups.clear();
+        self.groups.push(Group { pc: 0, mask: present, state: State::Ready, credit: CREDIT });
+        self.released = 0;
+        self.steps = 0;
+        self.clock_reads = 0;
+        self.carry = 0;
+        self.written.fill(0);
+        self.copies.clear();
+        if let Some(local) = &self.local {
+            local.clear();
+        }
+        self.regs.preds[0] = ALL;
+        for constant in &kernel.constants {
+            let value = |lane| uniform.value(&constant.value, index, lane);
+            match constant.class {
+                Class::Word => {
+                    self.regs.words[constant.slot as usize] =
+                        Lanes(std::array::from_fn(|l| value(l) as u32))
+                }
+                Class::Double => {
+                    self.regs.doubles[constant.slot as usize] = Lanes(std::array::from_fn(value))
+                }
+                Class::Pred => {
+                    self.regs.preds[constant.slot as usize] = if value(0) != 0 { ALL } else { 0 }
+                }
+            }
+        }
+    }
+}

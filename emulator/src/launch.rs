@@ -1,0 +1,125 @@
+//! What a launch is given and what it gives back.
+
+use crate::counters::Counters;
+
+/// Which checks a launch makes. Bounds, alignment, barriers and hangs are always checked,
+/// because without them the machine itself could not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checks(u32);
+
+impl Checks {
+    /// Nothing beyond what is always checked.
+    pub const NONE: Checks = Checks(0);
+    /// Reads of registers that nobody has written.
+    pub const REGISTERS: Checks = Checks(1);
+    /// Reads of memory that nobody has written; forbidden and protected ranges; bytes in flight.
+    pub const MEMORY: Checks = Checks(2);
+    /// Races in shared memory.
+    pub const SHARED_RACES: Checks = Checks(4);
+    /// Races in global memory between CTAs.
+    pub const GLOBAL_RACES: Checks = Checks(8);
+    /// Everything.
+    pub const ALL: Checks = Checks(15);
+
+    const NAMES: [(&'static str, Checks); 4] = [
+        ("registers", Checks::REGISTERS),
+        ("memory", Checks::MEMORY),
+        ("shared-races", Checks::SHARED_RACES),
+        ("global-races", Checks::GLOBAL_RACES),
+    ];
+
+    /// Whether every check of `other` is on.
+    #[inline(always)]
+    pub const fn contains(self, other: Checks) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These and those.
+    pub const fn with(self, other: Checks) -> Checks {
+        Checks(self.0 | other.0)
+    }
+
+    /// These but not those.
+    pub const fn without(self, other: Checks) -> Checks {
+        Checks(self.0 & !other.0)
+    }
+
+    /// `all`, `none`, or names joined by commas; the name that is unknown otherwise.
+    pub fn parse(text: &str) -> Result<Checks, String> {
+        match text {
+            "all" => return Ok(Checks::ALL),
+            "none" => return Ok(Checks::NONE),
+            _ => {}
+        }
+        text.split(',').try_fold(Checks::NONE, |sum, name| {
+            let found = Checks::NAMES.iter().find(|(n, _)| *n == name.trim());
+            found.map(|&(_, c)| sum.with(c)).ok_or_else(|| name.trim().to_owned())
+        })
+    }
+}
+
+/// How matrix instructions add up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MmaMode {
+    /// Exact products, summed in f32 by fused multiply-add.
+    #[default]
+    Fast,
+    /// Bit by bit as the tensor cores of the target do it.
+    BitAccurate,
+}
+
+/// How to launch an entry.
+#[derive(Debug, Clone)]
+pub struct Launch<'p> {
+    /// CTAs in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a CTA in x, y, z.
+    pub block: [u32; 3],
+    /// Bytes of shared memory beyond what the kernel declares.
+    pub dynamic_shared_bytes: u32,
+    /// The entry's parameters, packed in order at their natural alignment.
+    pub params: &'p [u8],
+    /// Fixes the order of CTAs and warps and all else that hardware leaves open.
+    pub seed: u64,
+    /// Instructions that one warp may execute. One that orders CTAs counts for 100.
+    pub step_limit: u64,
+    /// Threads of the host; 0 for one a core. The result does not depend on it.
+    pub threads: usize,
+    /// Which checks to make.
+    pub checks: Checks,
+    /// Whether to count memory traffic.
+    pub traffic: bool,
+    /// The architecture, as 80 or 90; the module's own `.target` if absent.
+    pub sm: Option<u32>,
+    /// How matrix instructions add up.
+    pub mma: MmaMode,
+    /// CTAs that are on the device at a time: how many may wait for each other.
+    pub max_resident_ctas: usize,
+}
+
+impl Default for Launch<'_> {
+    fn default() -> Self {
+        Launch {
+            grid: [1; 3],
+            block: [1; 3],
+            dynamic_shared_bytes: 0,
+            params: &[],
+            seed: 0,
+            step_limit: 1 << 28,
+            threads: 0,
+            checks: Checks::ALL,
+            traffic: true,
+            sm: None,
+            mma: MmaMode::Fast,
+            max_resident_ctas: 256,
+        }
+    }
+}
+
+/// What a launch gives back when nothing was found.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Report {
+    /// What was counted.
+    pub counters: Counters,
+}

@@ -1,0 +1,510 @@
+//! One instruction being lowered: its modifiers, its operands one after the other, and the result.
+//!
+//! Operands are taken in the order in which they are written; [`Form::dst`] and its kin check the
+//! type, note which registers are read and written, and give the slot to put into the instruction.
+
+use super::body::Body;
+use super::kernel::ConstantValue;
+use super::special::{self, Clock, Found};
+use super::symbols::Symbol;
+use crate::error::Fault;
+use crate::exec::inst::{Exec, Flow, Inst, UNTRACKED, handler};
+use crate::memory::FIRST_OFFSET;
+use crate::parse::ast::{Base, Instruction, Operand};
+use crate::types::{Class, Kind, Space, Type};
+
+/// Flag in [`Inst::aux`] of memory instructions: the address register has 64 bits.
+pub(crate) const WIDE_ADDRESS: u32 = 1;
+
+/// Where an address operand points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Through a register or an absolute address, in the space that the instruction names.
+    Dynamic,
+    /// Into the entry's parameters, at an offset known now.
+    EntryParam,
+    /// Into a `.param` variable of a call, which is local memory.
+    CallParam,
+}
+
+/// An instruction being lowered.
+pub(crate) struct Form<'f, 's> {
+    pub(crate) body: &'f mut Body<'s>,
+    pub(crate) ins: &'f Instruction<'s>,
+    /// The instruction being made.
+    pub(crate) inst: Inst,
+    at: usize,
+    pub(crate) reads: Vec<u32>,
+    pub(crate) writes: Vec<u32>,
+    pub(crate) targets: Vec<u32>,
+    /// Whether lanes may go on with the next instruction.
+    pub(crate) falls: bool,
+    /// Whether lanes may be left without a defined result, so that a write proves nothing.
+    pub(crate) partial: bool,
+    /// Whether nothing is to be emitted: the instruction is complete already, or a hint.
+    pub(crate) skip: bool,
+}
+
+/// The handler of an instruction that has none yet; the table's tests see to it that it is never left in place.
+struct Unset;
+
+impl Exec for Unset {
+    fn exec(
+        _: &mut crate::exec::warp::Warp,
+        _: &Inst,
+        _: u32,
+        env: &mut crate::exec::env::Env<'_>,
+    ) -> Flow {
+        env.fault(crate::finding::FindingKind::Trap, 0, "instruction without a handler")
+    }
+}
+
+type Result<T> = std::result::Result<T, Fault>;
+
+impl<'f, 's> Form<'f, 's> {
+    pub(crate) fn new(body: &'f mut Body<'s>, ins: &'f Instruction<'s>) -> Self {
+        let inst = Inst {
+            run: handler::<Unset>(),
+            guard: 0,
+            flip: 0,
+            d: 0,
+            p: 0,
+            a: 0,
+            b: 0,
+            c: 0,
+            m: 0,
+            aux: 0,
+            tracked: UNTRACKED,
+            site: 0,
+            imm: 0,
+            list: Box::default(),
+        };
+        Form {
+            body,
+            ins,
+            inst,
+            at: 0,
+            reads: Vec::new(),
+            writes: Vec::new(),
+            targets: Vec::new(),
+            falls: true,
+            partial: false,
+            skip: false,
+        }
+    }
+
+    /// Sets what the instruction does.
+    pub(crate) fn run<E: Exec>(&mut self) -> Result<()> {
+        self.inst.run = handler::<E>();
+        Ok(())
+    }
+
+    pub(crate) fn fault(&self, message: impl Into<String>) -> Fault {
+        Fault::new(self.ins.line, message)
+    }
+
+    /// Resolves the guard predicate.
+    pub(crate) fn guard(&mut self) -> Result<()> {
+        let Some((name, negated)) = self.ins.guard else { return Ok(()) };
+        let index = self.register(&Operand::Name(name), Type::Pred, false)?;
+        self.reads.push(index);
+        self.inst.guard = self.body.slot(index);
+        self.inst.flip = if negated { u32::MAX } else { 0 };
+        Ok(())
+    }
+
+    // ---- Modifiers
+
+    /// Whether the modifier is there.
+    pub(crate) fn has(&self, modifier: &str) -> bool {
+        self.ins.modifiers.contains(&modifier)
+    }
+
+    /// The value that belongs to the first of these modifiers that is there.
+    pub(crate) fn pick<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
+        choices.iter().find(|(name, _)| self.has(name)).map(|&(_, value)| value)
+    }
+
+    /// The types among the modifiers, in order.
+    pub(crate) fn types(&self) -> Vec<Type> {
+        self.ins.modifiers.iter().filter_map(|m| Type::parse(m)).collect()
+    }
+
+    /// The last type among the modifiers.
+    pub(crate) fn ty(&self) -> Type {
+        self.types().last().copied().unwrap_or(Type::B32)
+    }
+
+    // ---- Operands
+
+    /// The next operand, if there is one; it is not taken.
+    pub(crate) fn peek(&self) -> Option<&'f Operand<'s>> {
+        self.ins.operands.get(self.at)
+    }
+
+    /// The next operand.
+    pub(crate) fn take(&mut self) -> Result<&'f Operand<'s>> {
+        let operand = self.peek().ok_or_else(|| {
+            self.fault(format!(
+                "`{}` needs more than {} operands",
+                self.ins.opcode,
+                self.ins.operands.len()
+            ))
+        })?;
+        self.at += 1;
+        Ok(operand)
+    }
+
+    /// Checks that no operand is left.
+    pub(crate) fn finish(&self) -> Result<()> {
+        if self.at == self.ins.operands.len() {
+            return Ok(());
+        }
+        let (taken, given) = (self.at, self.ins.operands.len());
+        Err(self.fault(format!("`{}` takes {taken} operands here, not {given}", self.ins.opcode)))
+    }
+
+    /// A register operand of the type, or a wider one where `wide` allows it.
+    fn register(&mut self, operand: &Operand<'s>, ty: Type, wide: bool) -> Result<u32> {
+        let Operand::Name(name) = *operand else {
+            return Err(self.fault(format!("expected a register of type .{}", ty.name())));
+        };
+        let Some(symbol) = self.body.find(name) else {
+            return Err(self.fault(format!("`{name}` is not declared")));
+        };
+        let Symbol::Register(index) = symbol else {
+            return Err(self.fault(format!("`{name}` is not a register")));
+        };
+        self.check_type(index, ty, wide)?;
+        Ok(index)
+    }
+
+    fn check_type(&self, index: u32, ty: Type, wide: bool) -> Result<()> {
+        let register = &self.body.registers[index as usize];
+        let have = register.ty;
+        let wider = wide && have.bits() >= ty.bits() && have != Type::Pred && ty != Type::Pred;
+        if ty.accepts(have) || wider {
+            return Ok(());
+        }
+        let name = &register.name;
+        Err(self.fault(format!(
+            "`{name}` is .{}, but the instruction wants .{}",
+            have.name(),
+            ty.name()
+        )))
+    }
+
+    fn write_slot(&mut self, operand: &Operand<'s>, ty: Type, wide: bool) -> Result<(u32, Type)> {
+        if *operand == Operand::Name("_") {
+            return Ok((self.body.sink(ty.class()), ty));
+        }
+        let index = self.register(operand, ty, wide)?;
+        self.writes.push(index);
+        Ok((self.body.slot(index), self.body.registers[index as usize].ty))
+    }
+
+    /// A destination of exactly this type (or bits of its size); `_` is allowed.
+    pub(crate) fn dst(&mut self, ty: Type) -> Result<u32> {
+        let operand = self.take()?;
+        Ok(self.write_slot(operand, ty, false)?.0)
+    }
+
+    /// A destination of this size or larger, as `ld` and `cvt` have it; also gives the type it was declared with.
+    pub(crate) fn dst_wide(&mut self, ty: Type) -> Result<(u32, Type)> {
+        let operand = self.take()?;
+        self.write_slot(operand, ty, true)
+    }
+
+    /// A destination that may be followed by `|p`: its slot and that of the predicate.
+    pub(crate) fn dst_pair(&mut self, ty: Type) -> Result<(u32, Option<u32>)> {
+        let operand = self.take()?;
+        let Operand::Pair(first, second) = *operand else {
+            return Ok((self.write_slot(operand, ty, false)?.0, None));
+        };
+        let (d, _) = self.write_slot(&Operand::Name(first), ty, false)?;
+        let (p, _) = self.write_slot(&Operand::Name(second), Type::Pred, false)?;
+        Ok((d, Some(p)))
+    }
+
+    /// A source of exactly this type: a register, a literal, a special register, the address of a variable.
+    pub(crate) fn src(&mut self, ty: Type) -> Result<u32> {
+        let operand = self.take()?;
+        self.source(operand, ty, false).map(|(slot, _)| slot)
+    }
+
+    /// A source of this size or larger, as `st` and `cvt` have it; also gives the type it was declared with.
+    pub(crate) fn src_wide(&mut self, ty: Type) -> Result<(u32, Type)> {
+        let operand = self.take()?;
+        self.source(operand, ty, true)
+    }
+
+    /// A source predicate: its slot, and all ones if it is negated.
+    pub(crate) fn src_pred(&mut self) -> Result<(u32, u32)> {
+        let operand = self.take()?;
+        let (name, flip) = match *operand {
+            Operand::Not(name) => (name, u32::MAX),
+            Operand::Name(name) => (name, 0),
+            Operand::Int(value) => return Ok((0, if value != 0 { 0 } else { u32::MAX })),
+            _ => return Err(self.fault("expected a predicate")),
+        };
+        let index = self.register(&Operand::Name(name), Type::Pred, false)?;
+        self.reads.push(index);
+        Ok((self.body.slot(index), flip))
+    }
+
+    fn source(&mut self, operand: &Operand<'s>, ty: Type, wide: bool) -> Result<(u32, Type)> {
+        if let Operand::Name(name) = *operand
+            && let Some(Symbol::Register(index)) = self.body.find(name)
+        {
+            self.check_type(index, ty, wide)?;
+            self.reads.push(index);
+            return Ok((self.body.slot(index), self.body.registers[index as usize].ty));
+        }
+        let (value, ty) = self.constant(operand, ty)?;
+        Ok((self.body.constant(ty.class(), value), ty))
+    }
+
+    /// The value of an operand that is no register, and the type that it has in the instruction.
+    fn constant(&mut self, operand: &Operand<'s>, ty: Type) -> Result<(ConstantValue, Type)> {
+        match *operand {
+            Operand::Name(name) => {
+                if let Some(found) = special::find(name, None) {
+                    return self.special(found, name, ty);
+                }
+                self.symbol_address(name, 0, ty)
+            }
+            Operand::SymbolOffset(name, offset) => self.symbol_address(name, offset, ty),
+            Operand::Component(name, component) => match special::find(name, Some(component)) {
+                Some(found) => self.special(found, name, ty),
+                None => Err(self.fault(format!("unknown special register `{name}.{component}`"))),
+            },
+            _ => Ok((ConstantValue::Bits(self.literal(operand, ty)?), ty)),
+        }
+    }
+
+    fn special(&self, found: Found, name: &str, ty: Type) -> Result<(ConstantValue, Type)> {
+        match found {
+            Found::Fixed(special, have) if ty.bits() == have.bits() && ty.kind() != Kind::Float => {
+                Ok((ConstantValue::Special(special), ty))
+            }
+            Found::Fixed(_, have) => Err(self.fault(format!(
+                "`{name}` is .{}, but the instruction wants .{}",
+                have.name(),
+                ty.name()
+            ))),
+            Found::Changing(..) => Err(self.fault(format!("`{name}` can be read by `mov` only"))),
+        }
+    }
+
+    /// The clock that the next operand names, if it does; it is taken then.
+    pub(crate) fn clock(&mut self) -> Option<(Clock, Type)> {
+        let Some(Operand::Name(name)) = self.peek() else { return None };
+        let Some(Found::Changing(clock, ty)) = special::find(name, None) else { return None };
+        self.at += 1;
+        Some((clock, ty))
+    }
+
+    fn symbol_address(
+        &mut self,
+        name: &str,
+        offset: i64,
+        ty: Type,
+    ) -> Result<(ConstantValue, Type)> {
+        let Some(symbol) = self.body.find(name) else {
+            return Err(self.fault(format!("`{name}` is not declared")));
+        };
+        if !matches!(ty.bits(), 32 | 64) || ty.kind() == Kind::Float {
+            return Err(self.fault(format!("the address of `{name}` is not a .{}", ty.name())));
+        }
+        let value = match symbol {
+            Symbol::Shared { address, .. } => {
+                ConstantValue::Bits(address.wrapping_add(offset as u64))
+            }
+            Symbol::Local { offset: at, .. } | Symbol::CallParam { offset: at, .. } => {
+                ConstantValue::Bits((FIRST_OFFSET + at).wrapping_add(offset as u64))
+            }
+            Symbol::EntryParam { offset: at, .. } => {
+                ConstantValue::Bits(u64::from(at).wrapping_add(offset as u64))
+            }
+            Symbol::Global { index, .. } => ConstantValue::Global(index, offset),
+            Symbol::Register(_) | Symbol::ModuleShared { .. } => {
+                return Err(self.fault(format!("an offset may not follow register `{name}`")));
+            }
+        };
+        Ok((value, ty))
+    }
+
+    /// The bits of a literal as a value of the type.
+    fn literal(&self, operand: &Operand<'s>, ty: Type) -> Result<u64> {
+        let bits = ty.bits();
+        match *operand {
+            Operand::Int(value) if !matches!(ty.kind(), Kind::Float | Kind::Pred) => {
+                if bits >= 64 {
+                    return Ok(value);
+                }
+                let (signed, limit) = (value as i64, 1i64 << bits);
+                if signed >= -(limit / 2) && signed < limit {
+                    return Ok(value & (limit as u64 - 1));
+                }
+                Err(self.fault(format!("{signed} does not fit .{}", ty.name())))
+            }
+            Operand::Single(value) => match ty {
+                Type::F64 => Ok(f64::from(f32::from_bits(value)).to_bits()),
+                _ if bits == 32 => Ok(value.into()),
+                _ => Err(self.fault(format!("a literal of 32 bits cannot be a .{}", ty.name()))),
+            },
+            Operand::Double(value) => match ty {
+                Type::F32 => Ok((f64::from_bits(value) as f32).to_bits().into()),
+                _ if bits == 64 => Ok(value),
+                _ => Err(self.fault(format!("a literal of 64 bits cannot be a .{}", ty.name()))),
+            },
+            _ => Err(self.fault(format!("expected a value of type .{}", ty.name()))),
+        }
+    }
+
+    /// A literal integer.
+    pub(crate) fn integer(&mut self) -> Result<i64> {
+        match *self.take()? {
+            Operand::Int(value) => Ok(value as i64),
+            _ => Err(self.fault("expected an integer literal")),
+        }
+    }
+
+    /// The elements of a vector operand, or the operand itself.
+    fn elements(&mut self) -> Result<&'f [Operand<'s>]> {
+        let operand = self.take()?;
+        match operand {
+            Operand::Vector(items) => Ok(items),
+            single => Ok(std::slice::from_ref(single)),
+        }
+    }
+
+    fn counted(&mut self, count: usize) -> Result<&'f [Operand<'s>]> {
+        let items = self.elements()?;
+        if items.len() == count {
+            return Ok(items);
+        }
+        Err(self.fault(format!("expected a vector of {count} elements, found {}", items.len())))
+    }
+
+    /// Appends the slots of a vector of `count` destinations to [`Inst::list`]; gives the type of the first.
+    pub(crate) fn dst_list(&mut self, ty: Type, count: usize, wide: bool) -> Result<Type> {
+        let mut list = std::mem::take(&mut self.inst.list).into_vec();
+        let mut declared = None;
+        for item in self.counted(count)? {
+            let (slot, have) = self.write_slot(item, ty, wide)?;
+            if declared.is_some_and(|d: Type| d.bits() != have.bits()) {
+                return Err(self.fault("registers of different sizes in one vector"));
+            }
+            // `_` takes the size of the others.
+            declared = if *item == Operand::Name("_") { declared } else { Some(have) };
+            list.push(slot);
+        }
+        self.inst.list = list.into_boxed_slice();
+        Ok(declared.unwrap_or(ty))
+    }
+
+    /// Appends the slots of a vector of `count` sources to [`Inst::list`]; gives the type of the first.
+    pub(crate) fn src_list(&mut self, ty: Type, count: usize, wide: bool) -> Result<Type> {
+        let mut list = std::mem::take(&mut self.inst.list).into_vec();
+        let mut declared = None;
+        for item in self.counted(count)? {
+            let (slot, have) = self.source(item, ty, wide)?;
+            if declared.is_some_and(|d: Type| d.class() != have.class()) {
+                return Err(self.fault("registers of different sizes in one vector"));
+            }
+            declared = Some(have);
+            list.push(slot);
+        }
+        self.inst.list = list.into_boxed_slice();
+        Ok(declared.unwrap_or(ty))
+    }
+
+    /// An address operand: sets [`Inst::a`], [`Inst::imm`] and [`WIDE_ADDRESS`] in [`Inst::aux`].
+    pub(crate) fn address(&mut self, space: Space) -> Result<Place> {
+        let (slot, wide, offset, place) = self.address_parts(space)?;
+        self.inst.a = slot;
+        self.inst.imm = offset;
+        self.inst.aux |= if wide { WIDE_ADDRESS } else { 0 };
+        Ok(place)
+    }
+
+    /// Slot of the base, whether it has 64 bits, offset, and where it points.
+    pub(crate) fn address_parts(&mut self, space: Space) -> Result<(u32, bool, i64, Place)> {
+        let Operand::Address(base, offset) = self.take()? else {
+            return Err(self.fault("expected an address in brackets"));
+        };
+        let name = match *base {
+            Base::Absolute => {
+                let slot = self.body.constant(Class::Double, ConstantValue::Bits(0));
+                return Ok((slot, true, *offset, Place::Dynamic));
+            }
+            Base::Name(name) => name,
+        };
+        match self.body.find(name) {
+            None => Err(self.fault(format!("`{name}` is not declared"))),
+            Some(Symbol::Register(index)) => {
+                let have = self.body.registers[index as usize].ty;
+                if !matches!(have.bits(), 32 | 64) || have.kind() == Kind::Float {
+                    return Err(self
+                        .fault(format!("`{name}` is .{} and cannot be an address", have.name())));
+                }
+                self.reads.push(index);
+                Ok((self.body.slot(index), have.bits() == 64, *offset, Place::Dynamic))
+            }
+            Some(symbol) => self.variable_address(name, symbol, space, *offset),
+        }
+    }
+
+    fn variable_address(
+        &mut self,
+        name: &str,
+        symbol: Symbol,
+        space: Space,
+        offset: i64,
+    ) -> Result<(u32, bool, i64, Place)> {
+        let (lives, place, value) = match symbol {
+            Symbol::EntryParam { offset, .. } => {
+                (Space::Param, Place::EntryParam, ConstantValue::Bits(offset.into()))
+            }
+            Symbol::CallParam { offset, .. } => {
+                (Space::Param, Place::CallParam, ConstantValue::Bits(FIRST_OFFSET + offset))
+            }
+            Symbol::Local { offset, .. } => {
+                (Space::Local, Place::Dynamic, ConstantValue::Bits(FIRST_OFFSET + offset))
+            }
+            Symbol::Shared { address, .. } => {
+                (Space::Shared, Place::Dynamic, ConstantValue::Bits(address))
+            }
+            Symbol::Global { index, constant } => {
+                let space = if constant { Space::Const } else { Space::Global };
+                (space, Place::Dynamic, ConstantValue::Global(index, 0))
+            }
+            Symbol::Register(_) | Symbol::ModuleShared { .. } => {
+                return Err(self.fault(format!("`{name}` is a register")));
+            }
+        };
+        let generic_ok = space == Space::Generic && lives == Space::Global;
+        if lives != space && !generic_ok {
+            let (lives, wanted) = (lives.name(), space.name());
+            return Err(self.fault(format!(
+                "`{name}` is in {lives} memory, but the instruction wants {wanted}"
+            )));
+        }
+        Ok((self.body.constant(Class::Double, value), true, offset, place))
+    }
+
+    /// A label operand, as an index that becomes a program counter when the body is complete.
+    pub(crate) fn label(&mut self) -> Result<u32> {
+        let Operand::Name(name) = *self.take()? else { return Err(self.fault("expected a label")) };
+        self.label_named(name)
+    }
+
+    /// As [`Form::label`], for a name from elsewhere.
+    pub(crate) fn label_named(&mut self, name: &str) -> Result<u32> {
+        let label = self.body.scopes.label(name);
+        let label = label.ok_or_else(|| self.fault(format!("label `{name}` is not declared")))?;
+        self.targets.push(label);
+        Ok(label)
+    }
+}

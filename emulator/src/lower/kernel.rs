@@ -1,0 +1,103 @@
+//! An entry ready to run.
+
+use crate::counters::InstructionClass;
+use crate::exec::env::LaunchContext;
+use crate::exec::inst::Inst;
+use crate::parse::ast::BlockLimits;
+use crate::types::Class;
+
+use super::special::Special;
+
+/// An entry, lowered.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) name: String,
+    pub(crate) code: Vec<Inst>,
+    /// Line of each instruction.
+    pub(crate) lines: Vec<u32>,
+    /// Class of each instruction.
+    pub(crate) classes: Vec<InstructionClass>,
+    /// Registers of 32 bits, constants included.
+    pub(crate) words: usize,
+    /// Registers of 64 bits, constants included.
+    pub(crate) doubles: usize,
+    /// Predicates, the constant true at 0 included.
+    pub(crate) preds: usize,
+    /// Slots that hold the same value throughout a CTA.
+    pub(crate) constants: Vec<Constant>,
+    /// Registers that a path to some read leaves unwritten, by name.
+    pub(crate) tracked: Vec<String>,
+    /// What each tracked instruction reads and writes of them; [`Inst::tracked`] is an index into this.
+    pub(crate) tracks: Vec<Track>,
+    pub(crate) params: Vec<Param>,
+    pub(crate) param_bytes: u32,
+    /// Declared shared variables.
+    pub(crate) shared: Vec<SharedVariable>,
+    /// End of the declared shared memory, as an address.
+    pub(crate) shared_end: u32,
+    /// Local memory of one lane.
+    pub(crate) local_bytes: u64,
+    pub(crate) limits: BlockLimits,
+}
+
+/// A parameter of an entry.
+#[derive(Debug, Clone)]
+pub(crate) struct Param {
+    pub(crate) name: String,
+    pub(crate) offset: u32,
+    pub(crate) bytes: u32,
+}
+
+/// A declared variable in shared memory.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedVariable {
+    pub(crate) name: String,
+    pub(crate) address: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Reads and writes of tracked registers, as indices into [`Kernel::tracked`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Track {
+    /// The guard, which lanes read that do not execute too.
+    pub(crate) guard: Option<u32>,
+    pub(crate) reads: Vec<u32>,
+    pub(crate) writes: Vec<u32>,
+}
+
+/// A slot with a value that no instruction changes.
+#[derive(Debug, Clone)]
+pub(crate) struct Constant {
+    pub(crate) class: Class,
+    pub(crate) slot: u32,
+    pub(crate) value: ConstantValue,
+}
+
+/// Where the value of a constant slot comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum ConstantValue {
+    Bits(u64),
+    /// The address of a module variable plus an offset.
+    Global(usize, i64),
+    Special(Special),
+}
+
+/// What constants are computed from.
+pub(crate) struct Uniform<'l> {
+    pub(crate) launch: &'l LaunchContext<'l>,
+    pub(crate) cta: [u32; 3],
+    pub(crate) linear: u64,
+}
+
+impl Uniform<'_> {
+    /// The value of a constant in one lane of a warp.
+    pub(crate) fn value(&self, constant: &ConstantValue, warp: u32, lane: usize) -> u64 {
+        match *constant {
+            ConstantValue::Bits(bits) => bits,
+            ConstantValue::Global(index, offset) => {
+                self.launch.globals[index].wrapping_add(offset as u64)
+            }
+            ConstantValue::Special(special) => special.value(self, warp, lane as u32),
+        }
+    }
+}

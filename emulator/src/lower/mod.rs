@@ -1,0 +1,75 @@
+//! The tree to code that runs: names become slots, labels program counters, opcodes handlers.
+
+pub(crate) mod body;
+pub(crate) mod form;
+pub(crate) mod kernel;
+pub(crate) mod plan;
+pub(crate) mod special;
+pub(crate) mod symbols;
+pub(crate) mod table;
+
+use body::Body;
+use kernel::{Kernel, Track};
+use plan::Plan;
+
+use crate::error::Fault;
+use crate::exec::inst::UNTRACKED;
+use crate::memory::FIRST_OFFSET;
+use crate::parse::ast::{Function, Tree};
+
+/// Lowers one entry.
+pub(crate) fn entry(tree: &Tree<'_>, function: &Function<'_>) -> Result<Kernel, Fault> {
+    let first = Body::lower(tree, function, None)?;
+    if first.shared_end > 1 << 20 {
+        let bytes = first.shared_end - FIRST_OFFSET;
+        return Err(Fault::new(
+            function.line,
+            format!("{bytes} bytes of shared memory are more than any device has"),
+        ));
+    }
+    let plan = Plan::new(&first.metas, &first.registers, first.shared_end);
+    let mut body = Body::lower(tree, function, Some(&plan))?;
+    let tracks = tracks(&mut body, &plan);
+    let [words, doubles, preds] = body.slots.map(|n| n as usize);
+    Ok(Kernel {
+        name: function.name.to_owned(),
+        code: body.code,
+        lines: body.lines,
+        classes: body.classes,
+        words,
+        doubles,
+        preds,
+        constants: body.constants,
+        tracked: plan.tracked.clone(),
+        tracks,
+        params: body.params,
+        param_bytes: body.param_bytes,
+        shared: body.shared,
+        shared_end: body.shared_end as u32,
+        local_bytes: body.local_bytes.next_multiple_of(32),
+        limits: function.limits,
+    })
+}
+
+/// Notes in each instruction which tracked registers it touches.
+fn tracks(body: &mut Body<'_>, plan: &Plan) -> Vec<Track> {
+    let mut tracks = Vec::new();
+    for (inst, meta) in body.code.iter_mut().zip(&body.metas) {
+        let among = |list: &[u32]| {
+            list.iter().filter_map(|&r| plan.tracked_of[r as usize]).collect::<Vec<_>>()
+        };
+        let (mut reads, writes) = (among(&meta.reads), among(&meta.writes));
+        let mut guard = None;
+        if meta.guarded {
+            // The guard is the first operand that is read.
+            guard = meta.reads.first().and_then(|&r| plan.tracked_of[r as usize]);
+            reads.drain(..usize::from(guard.is_some()));
+        }
+        inst.tracked = UNTRACKED;
+        if guard.is_some() || !reads.is_empty() || !writes.is_empty() {
+            inst.tracked = tracks.len() as u32;
+            tracks.push(Track { guard, reads, writes });
+        }
+    }
+    tracks
+}

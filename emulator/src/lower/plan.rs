@@ -1,0 +1,167 @@
+//! Which slot each register gets, and which registers need a check at run time.
+//!
+//! A read is safe without a check if every path from the entry to it writes the register first
+//! (definite assignment; threads follow the graph one by one, so divergence changes nothing).
+//! Only registers that have a read beyond that proof are tracked while the kernel runs.
+
+use super::symbols::Register;
+use crate::types::Class;
+
+/// What the first pass over a body found out about one instruction.
+#[derive(Debug, Clone)]
+pub(crate) struct Meta {
+    pub(crate) reads: Vec<u32>,
+    pub(crate) writes: Vec<u32>,
+    /// Whether it has a guard.
+    pub(crate) guarded: bool,
+    /// Whether its writes are certain: no guard, and a defined result in every lane.
+    pub(crate) proves: bool,
+    /// Program counters that it may branch to.
+    pub(crate) targets: Vec<u32>,
+    /// Whether the next instruction may follow.
+    pub(crate) falls: bool,
+}
+
+/// The result for a body.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// By register.
+    pub(crate) slot_of: Vec<u32>,
+    /// Index among the tracked registers, by register.
+    pub(crate) tracked_of: Vec<Option<u32>>,
+    /// Names of the tracked registers.
+    pub(crate) tracked: Vec<String>,
+    /// Slots in use by registers: words, doubles, predicates.
+    pub(crate) slots: [u32; 3],
+    /// End of the declared shared memory.
+    pub(crate) shared_end: u64,
+}
+
+/// A set of registers.
+#[derive(Clone, PartialEq)]
+struct Set(Vec<u64>);
+
+impl Set {
+    fn new(len: usize, full: bool) -> Set {
+        Set(vec![if full { u64::MAX } else { 0 }; len.div_ceil(64)])
+    }
+
+    fn insert(&mut self, index: u32) {
+        self.0[index as usize / 64] |= 1 << (index % 64);
+    }
+
+    fn contains(&self, index: u32) -> bool {
+        self.0[index as usize / 64] >> (index % 64) & 1 != 0
+    }
+
+    /// Keeps what both have; whether that changed anything.
+    fn intersect(&mut self, other: &Set) -> bool {
+        let mut changed = false;
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            changed |= *mine & !theirs != 0;
+            *mine &= theirs;
+        }
+        changed
+    }
+}
+
+/// Instructions that run one after the other.
+struct Block {
+    start: usize,
+    end: usize,
+    next: Vec<usize>,
+}
+
+fn blocks(metas: &[Meta]) -> Vec<Block> {
+    let mut leader = vec![false; metas.len() + 1];
+    leader[0] = true;
+    for (pc, meta) in metas.iter().enumerate() {
+        meta.targets.iter().for_each(|&t| leader[t as usize] = true);
+        if !meta.targets.is_empty() || !meta.falls {
+            leader[pc + 1] = true;
+        }
+    }
+    let starts: Vec<usize> = (0..metas.len()).filter(|&pc| leader[pc]).collect();
+    let block_at = |pc: usize| starts.binary_search(&pc).ok();
+    let block = |(index, &start): (usize, &usize)| {
+        let end = starts.get(index + 1).copied().unwrap_or(metas.len());
+        let last = &metas[end - 1];
+        let mut next: Vec<usize> =
+            last.targets.iter().filter_map(|&t| block_at(t as usize)).collect();
+        next.extend(last.falls.then(|| block_at(end)).flatten());
+        Block { start, end, next }
+    };
+    starts.iter().enumerate().map(block).collect()
+}
+
+/// Registers that some read may find unwritten.
+fn unproven(metas: &[Meta], registers: usize) -> Set {
+    let mut found = Set::new(registers, false);
+    if metas.is_empty() {
+        return found;
+    }
+    let blocks = blocks(metas);
+    let mut entering: Vec<Set> = blocks.iter().map(|_| Set::new(registers, true)).collect();
+    entering[0] = Set::new(registers, false);
+    let mut reached = vec![false; blocks.len()];
+    reached[0] = true;
+    let mut work = vec![0];
+    while let Some(index) = work.pop() {
+        let block = &blocks[index];
+        let mut state = entering[index].clone();
+        for meta in metas[block.start..block.end].iter().filter(|m| m.proves) {
+            meta.writes.iter().for_each(|&w| state.insert(w));
+        }
+        for &next in &block.next {
+            if entering[next].intersect(&state) || !reached[next] {
+                reached[next] = true;
+                work.push(next);
+            }
+        }
+    }
+    for (index, block) in blocks.iter().enumerate().filter(|(i, _)| reached[*i]) {
+        let state = &mut entering[index];
+        for meta in &metas[block.start..block.end] {
+            meta.reads.iter().filter(|&&r| !state.contains(r)).for_each(|&r| found.insert(r));
+            if meta.proves {
+                meta.writes.iter().for_each(|&w| state.insert(w));
+            }
+        }
+    }
+    found
+}
+
+impl Plan {
+    /// Plans a body of which the first pass is done.
+    pub(crate) fn new(metas: &[Meta], registers: &[Register], shared_end: u64) -> Plan {
+        let unproven = unproven(metas, registers.len());
+        let mut plan = Plan {
+            slot_of: vec![0; registers.len()],
+            tracked_of: vec![None; registers.len()],
+            tracked: Vec::new(),
+            slots: [1, 1, 2],
+            shared_end,
+        };
+        let mut used = Set::new(registers.len(), false);
+        for meta in metas {
+            meta.reads.iter().chain(&meta.writes).for_each(|&r| used.insert(r));
+        }
+        for (index, register) in registers.iter().enumerate() {
+            if !used.contains(index as u32) {
+                continue;
+            }
+            let class = match register.class() {
+                Class::Word => 0,
+                Class::Double => 1,
+                Class::Pred => 2,
+            };
+            plan.slot_of[index] = plan.slots[class];
+            plan.slots[class] += 1;
+            if unproven.contains(index as u32) {
+                plan.tracked_of[index] = Some(plan.tracked.len() as u32);
+                plan.tracked.push(register.name.clone());
+            }
+        }
+        plan
+    }
+}

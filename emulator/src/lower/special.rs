@@ -1,0 +1,122 @@
+//! Special registers (PTX ISA, "Special Registers").
+
+use super::kernel::Uniform;
+use crate::types::Type;
+
+/// Streaming multiprocessors that `%nsmid` tells of, as many as an H100 has.
+const SMS: u64 = 132;
+
+/// A special register whose value is fixed while a CTA runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Special {
+    Tid(usize),
+    Ntid(usize),
+    Ctaid(usize),
+    Nctaid(usize),
+    LaneId,
+    WarpId,
+    NWarpId,
+    SmId,
+    NSmId,
+    LaneMask(LaneMask),
+    DynamicSharedBytes,
+    TotalSharedBytes,
+    Constant(u64),
+}
+
+/// Which lanes, seen from one lane, a mask names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum LaneMask {
+    Eq,
+    Le,
+    Lt,
+    Ge,
+    Gt,
+}
+
+/// A special register that changes while a warp runs; only `mov` reads one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// Instructions that the warp has executed, lower half.
+    Low,
+    /// Upper half.
+    High,
+    /// All of it.
+    Whole,
+}
+
+/// What a name that begins with `%` may mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Fixed(Special, Type),
+    Changing(Clock, Type),
+}
+
+/// The special register of a name and a component (`%tid`, `x`).
+pub(crate) fn find(name: &str, component: Option<&str>) -> Option<Found> {
+    let fixed = |special| Some(Found::Fixed(special, Type::U32));
+    if let Some(component) = component {
+        let axis = ["x", "y", "z"].iter().position(|c| *c == component)?;
+        return match name {
+            "%tid" => fixed(Special::Tid(axis)),
+            "%ntid" => fixed(Special::Ntid(axis)),
+            "%ctaid" | "%clusterid" => fixed(Special::Ctaid(axis)),
+            "%nctaid" | "%nclusterid" => fixed(Special::Nctaid(axis)),
+            "%cluster_ctaid" => fixed(Special::Constant(0)),
+            "%cluster_nctaid" => fixed(Special::Constant(1)),
+            _ => None,
+        };
+    }
+    match name {
+        "%laneid" => fixed(Special::LaneId),
+        "%warpid" => fixed(Special::WarpId),
+        "%nwarpid" => fixed(Special::NWarpId),
+        "%smid" => fixed(Special::SmId),
+        "%nsmid" => fixed(Special::NSmId),
+        "%lanemask_eq" => fixed(Special::LaneMask(LaneMask::Eq)),
+        "%lanemask_le" => fixed(Special::LaneMask(LaneMask::Le)),
+        "%lanemask_lt" => fixed(Special::LaneMask(LaneMask::Lt)),
+        "%lanemask_ge" => fixed(Special::LaneMask(LaneMask::Ge)),
+        "%lanemask_gt" => fixed(Special::LaneMask(LaneMask::Gt)),
+        "%dynamic_smem_size" => fixed(Special::DynamicSharedBytes),
+        "%total_smem_size" => fixed(Special::TotalSharedBytes),
+        "%cluster_ctarank" => fixed(Special::Constant(0)),
+        "%cluster_nctarank" => fixed(Special::Constant(1)),
+        "%gridid" => Some(Found::Fixed(Special::Constant(1), Type::U64)),
+        "%clock" | "%globaltimer_lo" => Some(Found::Changing(Clock::Low, Type::U32)),
+        "%clock_hi" | "%globaltimer_hi" => Some(Found::Changing(Clock::High, Type::U32)),
+        "%clock64" | "%globaltimer" => Some(Found::Changing(Clock::Whole, Type::U64)),
+        _ => None,
+    }
+}
+
+impl Special {
+    /// The value in one lane.
+    pub(crate) fn value(self, uniform: &Uniform<'_>, warp: u32, lane: u32) -> u64 {
+        let launch = uniform.launch;
+        let [nx, ny, _] = launch.block;
+        let thread = warp * 32 + lane;
+        let below = (1u32 << lane) - 1;
+        u64::from(match self {
+            Special::Tid(0) => thread % nx,
+            Special::Tid(1) => thread / nx % ny,
+            Special::Tid(_) => thread / nx / ny,
+            Special::Ntid(axis) => launch.block[axis],
+            Special::Ctaid(axis) => uniform.cta[axis],
+            Special::Nctaid(axis) => launch.grid[axis],
+            Special::LaneId => lane,
+            Special::WarpId => warp,
+            Special::NWarpId => launch.warps,
+            Special::SmId => (uniform.linear % SMS) as u32,
+            Special::NSmId => SMS as u32,
+            Special::LaneMask(LaneMask::Eq) => 1 << lane,
+            Special::LaneMask(LaneMask::Lt) => below,
+            Special::LaneMask(LaneMask::Le) => below | 1 << lane,
+            Special::LaneMask(LaneMask::Ge) => !below,
+            Special::LaneMask(LaneMask::Gt) => !below & !(1 << lane),
+            Special::DynamicSharedBytes => launch.dynamic_shared_bytes,
+            Special::TotalSharedBytes => launch.shared_bytes,
+            Special::Constant(value) => return value,
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! Names and what they stand for, scope by scope.
+
+use std::collections::HashMap;
+
+use crate::types::{Class, Type};
+
+/// A declared register.
+#[derive(Debug, Clone)]
+pub(crate) struct Register {
+    pub(crate) ty: Type,
+    pub(crate) name: String,
+}
+
+impl Register {
+    pub(crate) fn class(&self) -> Class {
+        self.ty.class()
+    }
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Symbol {
+    /// Index among the registers of the function.
+    Register(u32),
+    /// Offset among the parameters of the entry.
+    EntryParam { offset: u32, bytes: u32 },
+    /// A `.param` variable of a call, kept in local memory at this offset.
+    CallParam { offset: u64, bytes: u64 },
+    /// A `.local` variable at this offset.
+    Local { offset: u64, bytes: u64 },
+    /// A `.shared` variable at this address.
+    Shared { address: u64, bytes: u64 },
+    /// A `.shared` variable of the module, which gets an address where it is used.
+    ModuleShared { index: usize },
+    /// A `.global` or `.const` variable of the module.
+    Global { index: usize, constant: bool },
+}
+
+/// `.reg .b32 %r<10>;`
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    first: u32,
+    count: u32,
+}
+
+/// One pair of braces.
+#[derive(Debug, Default)]
+struct Scope<'s> {
+    names: HashMap<&'s str, Symbol>,
+    ranges: HashMap<&'s str, Range>,
+    labels: HashMap<&'s str, u32>,
+    tables: HashMap<&'s str, Vec<&'s str>>,
+    /// The body of a device function sees nothing of its caller.
+    opaque: bool,
+}
+
+/// The scopes that are open at one point of the text, innermost last.
+#[derive(Debug)]
+pub(crate) struct Scopes<'s> {
+    stack: Vec<Scope<'s>>,
+}
+
+impl<'s> Scopes<'s> {
+    /// With the module's scope open.
+    pub(crate) fn new() -> Self {
+        Scopes { stack: vec![Scope::default()] }
+    }
+
+    pub(crate) fn open(&mut self) {
+        self.stack.push(Scope::default());
+    }
+
+    /// Opens the scope of a function body: beyond it, only the module's names are seen.
+    pub(crate) fn open_function(&mut self) {
+        self.stack.push(Scope { opaque: true, ..Scope::default() });
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.stack.pop();
+    }
+
+    fn innermost(&mut self) -> &mut Scope<'s> {
+        if self.stack.is_empty() {
+            self.stack.push(Scope::default());
+        }
+        let last = self.stack.len() - 1;
+        &mut self.stack[last]
+    }
+
+    /// The scopes that a name is looked up in, innermost first.
+    fn visible(&self) -> impl Iterator<Item = &Scope<'s>> {
+        let function = self.stack.iter().rposition(|s| s.opaque).unwrap_or(0);
+        self.stack[function..].iter().rev().chain((function > 0).then(|| &self.stack[0]))
+    }
+
+    /// Adds a name; false if the scope has it already.
+    pub(crate) fn add(&mut self, name: &'s str, symbol: Symbol) -> bool {
+        let names = &mut self.innermost().names;
+        !names.contains_key(name) && names.insert(name, symbol).is_none()
+    }
+
+    /// Adds `count` registers `name0`, `name1`, …; the first is number `first`.
+    pub(crate) fn add_range(&mut self, name: &'s str, first: u32, count: u32) -> bool {
+        self.innermost().ranges.insert(name, Range { first, count }).is_none()
+    }
+
+    pub(crate) fn add_label(&mut self, name: &'s str, label: u32) -> bool {
+        self.innermost().labels.insert(name, label).is_none()
+    }
+
+    pub(crate) fn add_table(&mut self, name: &'s str, labels: Vec<&'s str>) -> bool {
+        self.innermost().tables.insert(name, labels).is_none()
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Symbol> {
+        let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+        self.visible().find_map(|scope| {
+            if let Some(&symbol) = scope.names.get(name) {
+                return Some(symbol);
+            }
+            // `%r12` may be number 12 of `%r<20>`, or number 2 of `%r1<5>`.
+            (1..=digits).find_map(|length| {
+                let (prefix, index) = name.split_at(name.len() - length);
+                let range = scope.ranges.get(prefix)?;
+                let canonical = index == "0" || !index.starts_with('0');
+                let index: u32 = index.parse().ok()?;
+                (canonical && index < range.count).then(|| Symbol::Register(range.first + index))
+            })
+        })
+    }
+
+    pub(crate) fn label(&self, name: &str) -> Option<u32> {
+        self.visible().find_map(|scope| scope.labels.get(name).copied())
+    }
+
+    pub(crate) fn table(&self, name: &str) -> Option<&[&'s str]> {
+        self.visible().find_map(|scope| scope.tables.get(name).map(Vec::as_slice))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_and_scopes() {
+        let mut scopes = Scopes::new();
+        assert!(scopes.add("global", Symbol::Register(9)));
+        scopes.open_function();
+        assert!(scopes.add_range("%r", 100, 12));
+        assert_eq!(scopes.find("%r11"), Some(Symbol::Register(111)));
+        assert_eq!(scopes.find("%r12"), None);
+        assert_eq!(scopes.find("%r01"), None);
+        scopes.open();
+        assert!(scopes.add("%r3", Symbol::Register(7)));
+        assert!(!scopes.add("%r3", Symbol::Register(8)));
+        assert_eq!(scopes.find("%r3"), Some(Symbol::Register(7)));
+        scopes.close();
+        assert_eq!(scopes.find("%r3"), Some(Symbol::Register(103)));
+        scopes.open_function();
+        assert_eq!(scopes.find("%r3"), None);
+        assert_eq!(scopes.find("global"), Some(Symbol::Register(9)));
+    }
+}

@@ -1,0 +1,374 @@
+//! Accesses of warps to memory: the checks that every load and store shares, and what they report.
+
+use super::region::{FORBIDDEN, IN_FLIGHT, INIT, READ_ONLY, Region};
+use super::{FIRST_OFFSET, GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
+use crate::exec::env::{Env, LaunchContext};
+use crate::exec::inst::{Flow, Inst};
+use crate::exec::lanes::{LANES, Lanes, Mask, Registers};
+use crate::finding::{FindingKind, Report};
+use crate::lower::form::WIDE_ADDRESS;
+use crate::types::Space;
+
+/// What an access does to the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Load,
+    Store,
+    /// Reads and writes.
+    Atomic,
+}
+
+impl Access {
+    fn verb(self) -> &'static str {
+        match self {
+            Access::Load => "load",
+            Access::Store => "store",
+            Access::Atomic => "atomic access",
+        }
+    }
+}
+
+/// The address of each lane: base register plus offset.
+#[inline(always)]
+pub(crate) fn addresses(regs: &Registers, inst: &Inst) -> Lanes<u64> {
+    let mut out = Lanes::default();
+    let offset = inst.imm as u64;
+    if inst.aux & WIDE_ADDRESS != 0 {
+        let base = &regs.doubles[inst.a as usize];
+        for lane in 0..LANES {
+            out.0[lane] = base.0[lane].wrapping_add(offset);
+        }
+    } else {
+        let base = &regs.words[inst.a as usize];
+        for lane in 0..LANES {
+            out.0[lane] = base.0[lane].wrapping_add(offset as u32).into();
+        }
+    }
+    out
+}
+
+/// A state space as the address of an instruction resolves in it.
+pub(crate) trait Resolve: 'static {
+    const SPACE: Space;
+    /// Region and offset of an access that lies inside live memory.
+    fn find<'m>(
+        memory: &Memory<'m>,
+        hint: &mut u32,
+        lane: usize,
+        address: u64,
+        bytes: u64,
+    ) -> Option<(&'m Region, usize)>;
+}
+
+/// The memory that a warp can reach.
+#[derive(Clone, Copy)]
+pub(crate) struct Memory<'m> {
+    pub(crate) launch: &'m LaunchContext<'m>,
+    pub(crate) shared: &'m Region,
+    pub(crate) local: Option<&'m Region>,
+}
+
+/// Global memory, constants among it.
+pub(crate) struct Global;
+/// Shared memory of the CTA, by offset.
+pub(crate) struct Shared;
+/// Local memory of the lane, by offset.
+pub(crate) struct Local;
+/// The parameters of the entry, by offset.
+pub(crate) struct Param;
+/// Any of them, by window.
+pub(crate) struct Generic;
+
+impl Resolve for Param {
+    const SPACE: Space = Space::Param;
+    #[inline(always)]
+    fn find<'m>(
+        memory: &Memory<'m>,
+        _: &mut u32,
+        _: usize,
+        address: u64,
+        bytes: u64,
+    ) -> Option<(&'m Region, usize)> {
+        Some((memory.launch.params, memory.launch.params.offset(address, bytes)?))
+    }
+}
+
+impl Resolve for Global {
+    const SPACE: Space = Space::Global;
+    #[inline(always)]
+    fn find<'m>(
+        memory: &Memory<'m>,
+        hint: &mut u32,
+        _: usize,
+        address: u64,
+        bytes: u64,
+    ) -> Option<(&'m Region, usize)> {
+        let allocations = &memory.launch.memory.allocations;
+        let hinted = allocations.get(*hint as usize).map(|a| &a.region);
+        if let Some(region) = hinted
+            && let Some(offset) = region.offset(address, bytes)
+        {
+            return Some((region, offset));
+        }
+        let index = memory.launch.memory.live(address, bytes)?;
+        *hint = index as u32;
+        let region = &allocations[index].region;
+        Some((region, region.offset(address, bytes)?))
+    }
+}
+
+impl Resolve for Shared {
+    const SPACE: Space = Space::Shared;
+    #[inline(always)]
+    fn find<'m>(
+        memory: &Memory<'m>,
+        _: &mut u32,
+        _: usize,
+        address: u64,
+        bytes: u64,
+    ) -> Option<(&'m Region, usize)> {
+        Some((memory.shared, memory.shared.offset(address, bytes)?))
+    }
+}
+
+impl Resolve for Local {
+    const SPACE: Space = Space::Local;
+    #[inline(always)]
+    fn find<'m>(
+        memory: &Memory<'m>,
+        _: &mut u32,
+        lane: usize,
+        address: u64,
+        bytes: u64,
+    ) -> Option<(&'m Region, usize)> {
+        let region = memory.local?;
+        let own = region.bytes / LANES as u64;
+        let offset = address.wrapping_sub(FIRST_OFFSET);
+        let inside = offset < own && own - offset >= bytes;
+        inside.then(|| (region, (lane as u64 * own + offset) as usize))
+    }
+}
+
+impl Resolve for Generic {
+    const SPACE: Space = Space::Generic;
+    #[inline(always)]
+    fn find<'m>(
+        memory: &Memory<'m>,
+        hint: &mut u32,
+        lane: usize,
+        address: u64,
+        bytes: u64,
+    ) -> Option<(&'m Region, usize)> {
+        if address >= GLOBAL_BASE {
+            return Global::find(memory, hint, lane, address, bytes);
+        }
+        if address.wrapping_sub(SHARED_WINDOW) < WINDOW_BYTES {
+            return Shared::find(memory, hint, lane, address - SHARED_WINDOW, bytes);
+        }
+        if address.wrapping_sub(LOCAL_WINDOW) < WINDOW_BYTES {
+            return Local::find(memory, hint, lane, address - LOCAL_WINDOW, bytes);
+        }
+        if address.wrapping_sub(PARAM_WINDOW) < WINDOW_BYTES {
+            return Param::find(memory, hint, lane, address - PARAM_WINDOW, bytes);
+        }
+        None
+    }
+}
+
+/// Whether the shadow allows the access.
+#[inline(always)]
+pub(crate) fn permitted(region: &Region, offset: usize, bytes: usize, access: Access) -> bool {
+    match access {
+        Access::Load => region.all(offset, bytes, INIT | FORBIDDEN | IN_FLIGHT, INIT),
+        Access::Store => region.all(offset, bytes, FORBIDDEN | READ_ONLY | IN_FLIGHT, 0),
+        Access::Atomic => region.all(offset, bytes, INIT | FORBIDDEN | READ_ONLY | IN_FLIGHT, INIT),
+    }
+}
+
+/// An access that was refused.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused {
+    pub(crate) lane: usize,
+    pub(crate) address: u64,
+    pub(crate) bytes: u64,
+    pub(crate) access: Access,
+}
+
+/// Reports why an access was refused.
+#[cold]
+#[inline(never)]
+pub(crate) fn refuse<R: Resolve>(
+    env: &mut Env<'_>,
+    local: Option<&Region>,
+    refused: Refused,
+) -> Flow {
+    let Refused { lane, address, bytes, access } = refused;
+    let verb = access.verb();
+    let memory = Memory { launch: env.launch, shared: &env.shared, local };
+    let (kind, message) = if address % bytes != 0 {
+        let message =
+            format!("{bytes}-byte {verb} at {address:#x}, which is not a multiple of {bytes}");
+        (FindingKind::Misaligned, message)
+    } else if let Some((region, offset)) = R::find(&memory, &mut 0, lane, address, bytes) {
+        shadowed(region, offset, refused, R::SPACE)
+    } else {
+        outside(&memory, R::SPACE, refused)
+    };
+    let message = format!("{message}{}", described(&memory, R::SPACE, address));
+    env.report(Report { kind, lane, message, address: Some(address), notes: Vec::new() })
+}
+
+/// An access inside live memory that the shadow forbids.
+fn shadowed(
+    region: &Region,
+    offset: usize,
+    refused: Refused,
+    space: Space,
+) -> (FindingKind, String) {
+    let Refused { bytes, access, address, .. } = refused;
+    let verb = access.verb();
+    let states = || (offset..offset + bytes as usize).map(|at| region.state(at));
+    let has = |bits: u8| states().any(|s| s & bits != 0);
+    let space = space.name();
+    if has(FORBIDDEN) {
+        return (
+            FindingKind::Forbidden,
+            format!("{bytes}-byte {verb} at {address:#x}, a range the host has forbidden"),
+        );
+    }
+    if has(IN_FLIGHT) {
+        let message = format!(
+            "{bytes}-byte {verb} at {address:#x}, where an asynchronous copy has still to land"
+        );
+        return (FindingKind::InFlight, message);
+    }
+    if access != Access::Load && has(READ_ONLY) {
+        return (
+            FindingKind::ReadOnly,
+            format!("{bytes}-byte {verb} at {address:#x}, a range the host has protected"),
+        );
+    }
+    let missing = states().position(|s| s & INIT == 0).unwrap_or(0);
+    let message = format!(
+        "{bytes}-byte {verb} of uninitialised {space} memory at {address:#x}: byte {missing} was never written"
+    );
+    (FindingKind::UninitialisedMemory, message)
+}
+
+/// An access that lies in no live memory of its space.
+fn outside(memory: &Memory<'_>, space: Space, refused: Refused) -> (FindingKind, String) {
+    let Refused { bytes, access, address, .. } = refused;
+    let verb = access.verb();
+    let window = |start: u64| address.wrapping_sub(start) < WINDOW_BYTES;
+    let other = match space {
+        Space::Global if window(SHARED_WINDOW) => Some("shared"),
+        Space::Global if window(LOCAL_WINDOW) => Some("local"),
+        Space::Shared if address >= GLOBAL_BASE => Some("global"),
+        Space::Shared if window(SHARED_WINDOW) => Some("generic"),
+        Space::Local if address >= GLOBAL_BASE => Some("global"),
+        _ => None,
+    };
+    if let Some(other) = other {
+        let message = format!(
+            "{bytes}-byte {} {verb} at {address:#x}, which is a {other} address",
+            space.name()
+        );
+        return (FindingKind::WrongSpace, message);
+    }
+    let freed =
+        memory.launch.memory.index_of(address).map(|i| &memory.launch.memory.allocations[i]);
+    if address >= GLOBAL_BASE && freed.is_some_and(|a| a.freed) {
+        return (
+            FindingKind::UseAfterFree,
+            format!("{bytes}-byte {verb} at {address:#x}, which has been freed"),
+        );
+    }
+    (
+        FindingKind::OutOfBounds,
+        format!("{bytes}-byte {} {verb} at {address:#x}, out of bounds", space.name()),
+    )
+}
+
+/// What lies at or near an address.
+fn described(memory: &Memory<'_>, space: Space, address: u64) -> String {
+    if space == Space::Param {
+        return format!("; the entry has {} bytes of parameters", memory.launch.params.bytes);
+    }
+    if space == Space::Local || address.wrapping_sub(LOCAL_WINDOW) < WINDOW_BYTES {
+        return format!(
+            "; a thread has {} bytes of local memory",
+            memory.launch.kernel.local_bytes
+        );
+    }
+    if address >= GLOBAL_BASE {
+        let Some(near) = memory.launch.memory.nearest(address) else { return String::new() };
+        let (base, bytes) = (near.region.base, near.bytes);
+        let label =
+            near.region.label.as_deref().map_or_else(|| format!("{base:#x}"), |l| format!("`{l}`"));
+        return if address < base {
+            format!("; {} bytes before buffer {label} of {bytes} bytes", base - address)
+        } else if address - base < bytes {
+            format!("; byte {} of buffer {label} of {bytes} bytes", address - base)
+        } else {
+            format!(
+                "; {} bytes past the end of buffer {label} of {bytes} bytes",
+                address - base - bytes
+            )
+        };
+    }
+    let offset = if address.wrapping_sub(SHARED_WINDOW) < WINDOW_BYTES {
+        address - SHARED_WINDOW
+    } else {
+        address
+    };
+    if offset < FIRST_OFFSET {
+        return "; a null pointer?".into();
+    }
+    let kernel = memory.launch.kernel;
+    let inside = |v: &&crate::lower::kernel::SharedVariable| {
+        offset >= v.address && offset - v.address < v.bytes
+    };
+    match kernel.shared.iter().find(inside) {
+        Some(v) => {
+            format!("; byte {} of shared `{}` of {} bytes", offset - v.address, v.name, v.bytes)
+        }
+        None => {
+            let bytes = memory.shared.bytes;
+            format!("; shared memory begins at {FIRST_OFFSET:#x} and has {bytes} bytes")
+        }
+    }
+}
+
+/// Counts the traffic of an access that was carried out.
+#[inline(always)]
+pub(crate) fn count<R: Resolve>(
+    env: &mut Env<'_>,
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+    access: Access,
+) {
+    if !env.launch.traffic {
+        return;
+    }
+    let counters = &mut env.counters;
+    let shared = match R::SPACE {
+        Space::Shared => true,
+        Space::Global => false,
+        Space::Generic => {
+            let address = addresses.0[mask.trailing_zeros() as usize % LANES];
+            if address < GLOBAL_BASE && address.wrapping_sub(SHARED_WINDOW) >= WINDOW_BYTES {
+                return;
+            }
+            address < GLOBAL_BASE
+        }
+        _ => return,
+    };
+    if shared {
+        counters.shared.count(addresses, mask, bytes);
+    } else if access == Access::Load {
+        counters.global_loads.count(addresses, mask, bytes);
+    } else {
+        counters.global_stores.count(addresses, mask, bytes);
+    }
+}

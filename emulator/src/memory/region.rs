@@ -1,0 +1,102 @@
+//! A run of bytes with a shadow byte for each: what a kernel may do with it.
+
+use super::cells::{Cell, Cells};
+
+/// The byte has been written.
+pub(crate) const INIT: u8 = 1;
+/// No kernel may touch the byte.
+pub(crate) const FORBIDDEN: u8 = 2;
+/// No kernel may write the byte.
+pub(crate) const READ_ONLY: u8 = 4;
+/// An asynchronous copy will write the byte at a time nobody has waited for yet.
+pub(crate) const IN_FLIGHT: u8 = 8;
+
+/// `bits` in each byte of a word.
+pub(crate) const fn spread(bits: u8) -> u64 {
+    bits as u64 * 0x0101_0101_0101_0101
+}
+
+/// Memory with shadow: a device allocation, the shared memory of a CTA, the local memory of a warp.
+#[derive(Debug)]
+pub(crate) struct Region {
+    /// Address of the first byte.
+    pub(crate) base: u64,
+    pub(crate) bytes: u64,
+    pub(crate) data: Cells,
+    pub(crate) shadow: Cells,
+    /// What the host calls it.
+    pub(crate) label: Option<String>,
+}
+
+impl Region {
+    /// Zero bytes, none of them initialised, or nothing if the host has no memory.
+    pub(crate) fn new(base: u64, bytes: u64) -> Option<Region> {
+        // Rounded up so that shadow words at the end can be read whole.
+        let len = usize::try_from(bytes.checked_next_multiple_of(32)?).ok()?;
+        Some(Region {
+            base,
+            bytes,
+            data: Cells::zeroed(len)?,
+            shadow: Cells::zeroed(len)?,
+            label: None,
+        })
+    }
+
+    /// Offset of an access of `bytes` at `address` if it lies inside.
+    #[inline(always)]
+    pub(crate) fn offset(&self, address: u64, bytes: u64) -> Option<usize> {
+        let offset = address.wrapping_sub(self.base);
+        (offset < self.bytes && self.bytes - offset >= bytes).then_some(offset as usize)
+    }
+
+    /// Whether every shadow byte of an aligned access equals `want` in the bits of `of`.
+    #[inline(always)]
+    pub(crate) fn all(&self, offset: usize, bytes: usize, of: u8, want: u8) -> bool {
+        let (of, want) = (spread(of), spread(want));
+        match bytes {
+            1 => u64::from(self.shadow.load::<u8>(offset)) & (of & 0xff) == want & 0xff,
+            2 => u64::from(self.shadow.load::<u16>(offset)) & (of & 0xffff) == want & 0xffff,
+            4 => {
+                u64::from(self.shadow.load::<u32>(offset)) & (of & 0xffff_ffff)
+                    == want & 0xffff_ffff
+            }
+            _ => (0..bytes).step_by(8).all(|at| self.shadow.load::<u64>(offset + at) & of == want),
+        }
+    }
+
+    /// Marks an aligned access as written.
+    #[inline(always)]
+    pub(crate) fn mark_written(&self, offset: usize, bytes: usize) {
+        match bytes {
+            1 => self.shadow.store(offset, INIT),
+            2 => self.shadow.store(offset, spread(INIT) as u16),
+            4 => self.shadow.store(offset, spread(INIT) as u32),
+            _ => (0..bytes).step_by(8).for_each(|at| self.shadow.store(offset + at, spread(INIT))),
+        }
+    }
+
+    /// Sets and clears shadow bits of a range.
+    pub(crate) fn mark(&self, offset: usize, bytes: usize, set: u8, clear: u8) {
+        self.shadow.update(offset, bytes, |w| (w & !spread(clear)) | spread(set));
+    }
+
+    /// Shadow of one byte.
+    pub(crate) fn state(&self, offset: usize) -> u8 {
+        self.shadow.load(offset)
+    }
+
+    #[inline(always)]
+    pub(crate) fn load<T: Cell>(&self, offset: usize) -> T {
+        self.data.load(offset)
+    }
+
+    #[inline(always)]
+    pub(crate) fn store<T: Cell>(&self, offset: usize, value: T) {
+        self.data.store(offset, value);
+    }
+
+    /// Forgets every write.
+    pub(crate) fn clear(&self) {
+        self.shadow.update(0, self.shadow.len(), |_| 0);
+    }
+}

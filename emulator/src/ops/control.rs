@@ -1,0 +1,150 @@
+//! Where lanes go next (PTX ISA, "Control Flow Instructions").
+
+use super::{Lowered, Nothing};
+use crate::exec::env::Env;
+use crate::exec::inst::{Exec, Flow, Inst};
+use crate::exec::lanes::{Mask, lanes};
+use crate::exec::warp::Warp;
+use crate::finding::FindingKind;
+use crate::lower::form::Form;
+use crate::lower::table::{Row, row};
+use crate::parse::ast::Operand;
+use crate::types::Type;
+
+pub(crate) const ROWS: &[Row] = &[
+    row("bra[.uni] label", bra),
+    row("brx.idx[.uni] index, table", brx),
+    row("call[.uni] (ret), function, (params)", call),
+    row("ret[.uni]", ret),
+    row("exit", exit),
+    row("trap", trap),
+    row("brkpt", trap),
+    row("nanosleep.u32 t", nanosleep).from_sm(70),
+    row("pmevent a", pmevent),
+];
+
+/// Lanes that execute it go to [`Inst::aux`]. [`Inst::m`] is 1 where the text promises that all lanes do.
+pub(crate) struct Branch;
+
+impl Exec for Branch {
+    #[inline(always)]
+    fn exec(_: &mut Warp, _: &Inst, _: Mask, _: &mut Env<'_>) -> Flow {
+        Flow::Branch
+    }
+}
+
+fn bra(f: &mut Form<'_, '_>) -> Lowered {
+    f.label()?;
+    f.falls = false;
+    f.inst.m = f.has("uni").into();
+    f.run::<Branch>()
+}
+
+/// Lanes go to the entry of [`Inst::list`] that their index names.
+struct BranchIndexed;
+
+impl Exec for BranchIndexed {
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        let indices = warp.regs.words[inst.a as usize];
+        for lane in lanes(mask) {
+            let Some(&target) = inst.list.get(indices.0[lane] as usize) else {
+                let message = format!(
+                    "branch to entry {} of a table of {}",
+                    indices.0[lane],
+                    inst.list.len()
+                );
+                return env.fault(FindingKind::Operand, lane, message);
+            };
+            env.targets.0[lane] = target;
+        }
+        Flow::Scatter
+    }
+}
+
+fn brx(f: &mut Form<'_, '_>) -> Lowered {
+    f.inst.a = f.src(Type::U32)?;
+    let Operand::Name(name) = *f.take()? else {
+        return Err(f.fault("expected the name of a branch table"));
+    };
+    let table = f.body.scopes.table(name).map(<[&str]>::to_vec);
+    let table = table.ok_or_else(|| f.fault(format!("branch table `{name}` is not declared")))?;
+    let labels = table.iter().map(|label| f.label_named(label)).collect::<Result<Vec<_>, _>>()?;
+    f.inst.list = labels.into_boxed_slice();
+    f.falls = false;
+    f.run::<BranchIndexed>()
+}
+
+/// The function's body takes the place of the call.
+fn call(f: &mut Form<'_, '_>) -> Lowered {
+    let none = Vec::new();
+    let results = match f.peek() {
+        Some(Operand::Group(_)) => f.take()?,
+        _ => &Operand::Group(Vec::new()),
+    };
+    let Operand::Name(name) = *f.take()? else {
+        return Err(f.fault("only a call of a named function is supported"));
+    };
+    let arguments = match f.peek() {
+        Some(Operand::Group(list)) => {
+            f.take()?;
+            list
+        }
+        _ => &none,
+    };
+    let Operand::Group(results) = results else {
+        return Err(f.fault("expected results in parentheses"));
+    };
+    f.finish()?;
+    f.skip = true;
+    let ins = f.ins;
+    f.body.call(ins, name, results, arguments)
+}
+
+struct Exit;
+
+impl Exec for Exit {
+    #[inline(always)]
+    fn exec(_: &mut Warp, _: &Inst, _: Mask, _: &mut Env<'_>) -> Flow {
+        Flow::Exit
+    }
+}
+
+fn exit(f: &mut Form<'_, '_>) -> Lowered {
+    f.falls = false;
+    f.run::<Exit>()
+}
+
+/// In an entry the end of the thread, in a device function the way back.
+fn ret(f: &mut Form<'_, '_>) -> Lowered {
+    f.falls = false;
+    match f.body.return_label() {
+        None => f.run::<Exit>(),
+        Some(label) => {
+            f.targets.push(label);
+            f.run::<Branch>()
+        }
+    }
+}
+
+struct Trap;
+
+impl Exec for Trap {
+    fn exec(_: &mut Warp, _: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        env.fault(FindingKind::Trap, mask.trailing_zeros() as usize, "the kernel traps here")
+    }
+}
+
+fn trap(f: &mut Form<'_, '_>) -> Lowered {
+    f.run::<Trap>()
+}
+
+/// Time has no meaning here, and a turn ends by itself.
+fn nanosleep(f: &mut Form<'_, '_>) -> Lowered {
+    f.src(Type::U32)?;
+    f.run::<Nothing>()
+}
+
+fn pmevent(f: &mut Form<'_, '_>) -> Lowered {
+    f.integer()?;
+    f.run::<Nothing>()
+}

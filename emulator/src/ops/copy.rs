@@ -1,0 +1,214 @@
+//! Asynchronous copies from global to shared memory that a thread waits for in groups
+//! (PTX ISA, "Data Movement and Conversion Instructions: cp.async").
+
+use super::Lowered;
+use crate::exec::copies::LaneCopy;
+use crate::exec::env::Env;
+use crate::exec::inst::{Exec, Flow, Inst};
+use crate::exec::lanes::{LANES, Lanes, Mask, lanes};
+use crate::exec::warp::Warp;
+use crate::finding::FindingKind;
+use crate::lower::form::{Form, WIDE_ADDRESS};
+use crate::lower::symbols::Symbol;
+use crate::lower::table::{Row, row};
+use crate::memory::access::{
+    Access, Global, Memory, Refused, Resolve, Shared, addresses, count, permitted, refuse,
+};
+use crate::memory::region::{FORBIDDEN, IN_FLIGHT, INIT, Region};
+use crate::parse::ast::Operand;
+use crate::types::{Space, Type};
+
+pub(crate) const ROWS: &[Row] = &[
+    row("cp.async.ca|cg.shared|shared::cta.global[.L2::cache_hint][.L2::64B|L2::128B|L2::256B] [to], [from], size[, source size][, policy]", cp_async).from_sm(80),
+    row("cp.async.commit_group", commit).from_sm(80),
+    row("cp.async.wait_group n", wait_group).from_sm(80),
+    row("cp.async.wait_all", wait_all).from_sm(80),
+];
+
+/// Flag in [`Inst::aux`]: the source size is a predicate, which skips the source where it is true.
+const IGNORE_SOURCE: u32 = 1 << 8;
+
+/// Destination: base slot `b`, offset `p`, [`WIDE_ADDRESS`] in `c`; size in `d`; source size at `m`, negated by `list[0]`.
+fn cp_async(f: &mut Form<'_, '_>) -> Lowered {
+    let (slot, wide, offset, _) = f.address_parts(Space::Shared)?;
+    f.inst.b = slot;
+    f.inst.p = offset as u32;
+    f.inst.c = if wide { WIDE_ADDRESS } else { 0 };
+    f.address(Space::Global)?;
+    let size = f.integer()?;
+    let allowed: &[i64] = if f.has("cg") { &[16] } else { &[4, 8, 16] };
+    if !allowed.contains(&size) {
+        let of = if f.has("cg") { "cp.async.cg" } else { "cp.async.ca" };
+        return Err(f.fault(format!("`{of}` cannot copy {size} bytes, only {allowed:?}")));
+    }
+    f.inst.d = size as u32;
+    let hints = usize::from(f.has("L2::cache_hint"));
+    let has_source_size = f.ins.operands.len() > 3 + hints;
+    if has_source_size && is_predicate(f) {
+        let (slot, flip) = f.src_pred()?;
+        f.inst.m = slot;
+        f.inst.list = Box::new([flip]);
+        f.inst.aux |= IGNORE_SOURCE;
+    } else if has_source_size {
+        f.inst.m = f.src(Type::U32)?;
+    } else {
+        f.inst.m = f
+            .body
+            .constant(Type::U32.class(), crate::lower::kernel::ConstantValue::Bits(size as u64));
+    }
+    if hints == 1 {
+        f.src(Type::B64)?;
+    }
+    f.run::<Copy>()
+}
+
+/// Whether the next operand is a predicate.
+fn is_predicate(f: &mut Form<'_, '_>) -> bool {
+    let name = match f.peek() {
+        Some(Operand::Name(name) | Operand::Not(name)) => *name,
+        _ => return false,
+    };
+    matches!(f.body.find(name), Some(Symbol::Register(index)) if f.body.registers[index as usize].ty == Type::Pred)
+}
+
+struct Copy;
+
+impl Exec for Copy {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        let from = addresses(&warp.regs, inst);
+        let to = destinations(warp, inst);
+        let bytes = inst.d as usize;
+        let sizes = source_sizes(warp, inst, bytes as u32);
+        let mut copies = [LaneCopy { lane: 0, offset: 0, data: [0; 4] }; LANES];
+        let mut used = 0;
+        let mut reading = 0;
+        let mut hint = env.hints[inst.site as usize];
+        for lane in lanes(mask) {
+            let size = sizes.0[lane] as usize;
+            if size > bytes {
+                let message = format!("`cp.async` of {bytes} bytes with a source of {size}");
+                return env.fault(FindingKind::Operand, lane, message);
+            }
+            let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
+            let address = to.0[lane];
+            let target = (address % bytes as u64 == 0)
+                .then(|| memory.shared.offset(address, bytes as u64))
+                .flatten()
+                .filter(|&offset| permitted(memory.shared, offset, bytes, Access::Store));
+            let Some(offset) = target else {
+                let refused = Refused { lane, address, bytes: bytes as u64, access: Access::Store };
+                return refuse::<Shared>(env, warp.local.as_ref(), refused);
+            };
+            let mut data = [0; 4];
+            if size > 0 {
+                let address = from.0[lane];
+                let source = (address % bytes as u64 == 0)
+                    .then(|| Global::find(&memory, &mut hint, lane, address, size as u64))
+                    .flatten()
+                    .filter(|&(region, offset)| readable(region, offset, size));
+                let Some((region, offset)) = source else {
+                    let refused =
+                        Refused { lane, address, bytes: bytes as u64, access: Access::Load };
+                    return refuse::<Global>(env, warp.local.as_ref(), refused);
+                };
+                data = read(region, offset, size);
+                reading |= 1 << lane;
+            }
+            copies[used] = LaneCopy { lane, offset, data };
+            used += 1;
+        }
+        env.hints[inst.site as usize] = hint;
+        warp.copies.issue(&env.shared, bytes, copies[..used].iter().copied());
+        env.counters.peak_bytes_in_flight =
+            env.counters.peak_bytes_in_flight.max(warp.copies.peak_bytes);
+        if reading != 0 {
+            count::<Global>(env, &from, reading, bytes as u64, Access::Load);
+        }
+        count::<Shared>(env, &to, mask, bytes as u64, Access::Store);
+        Flow::Next
+    }
+}
+
+fn destinations(warp: &Warp, inst: &Inst) -> Lanes<u64> {
+    let offset = inst.p;
+    if inst.c & WIDE_ADDRESS != 0 {
+        let base = &warp.regs.doubles[inst.b as usize].0;
+        let offset = i64::from(offset.cast_signed()) as u64;
+        Lanes(std::array::from_fn(|lane| base[lane].wrapping_add(offset)))
+    } else {
+        let base = &warp.regs.words[inst.b as usize].0;
+        Lanes(std::array::from_fn(|lane| base[lane].wrapping_add(offset).into()))
+    }
+}
+
+fn source_sizes(warp: &Warp, inst: &Inst, bytes: u32) -> Lanes<u32> {
+    if inst.aux & IGNORE_SOURCE == 0 {
+        return warp.regs.words[inst.m as usize];
+    }
+    let ignored = warp.regs.pred(inst.m, inst.list[0]);
+    Lanes(std::array::from_fn(|lane| if ignored >> lane & 1 != 0 { 0 } else { bytes }))
+}
+
+/// Whether the shadow allows to read `size` bytes, any number of them.
+fn readable(region: &Region, offset: usize, size: usize) -> bool {
+    if size.is_power_of_two() && offset.is_multiple_of(size) {
+        return permitted(region, offset, size, Access::Load);
+    }
+    (offset..offset + size).all(|at| region.state(at) & (INIT | FORBIDDEN | IN_FLIGHT) == INIT)
+}
+
+fn read(region: &Region, offset: usize, size: usize) -> [u32; 4] {
+    let mut data = [0; 4];
+    for (index, word) in data.iter_mut().enumerate().take(size / 4) {
+        *word = region.load(offset + 4 * index);
+    }
+    for at in size / 4 * 4..size {
+        data[at / 4] |= u32::from(region.load::<u8>(offset + at)) << (8 * (at % 4));
+    }
+    data
+}
+
+struct Commit;
+
+impl Exec for Commit {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, _: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
+        warp.copies.commit(mask);
+        Flow::Next
+    }
+}
+
+fn commit(f: &mut Form<'_, '_>) -> Lowered {
+    f.run::<Commit>()
+}
+
+/// Waits for all groups but the newest [`Inst::imm`]; with [`Inst::aux`] for copies not committed yet too.
+struct Wait;
+
+impl Exec for Wait {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if inst.aux != 0 {
+            warp.copies.commit(mask);
+        }
+        warp.copies.wait(&env.shared, mask, inst.imm as u32);
+        Flow::Next
+    }
+}
+
+fn wait_group(f: &mut Form<'_, '_>) -> Lowered {
+    let newest = f.integer()?;
+    if u32::try_from(newest).is_err() {
+        return Err(f.fault(format!(
+            "`cp.async.wait_group {newest}`: the number of groups may not be negative"
+        )));
+    }
+    f.inst.imm = newest;
+    f.run::<Wait>()
+}
+
+fn wait_all(f: &mut Form<'_, '_>) -> Lowered {
+    f.inst.aux = 1;
+    f.run::<Wait>()
+}
