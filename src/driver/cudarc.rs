@@ -34,13 +34,13 @@ impl CudarcDriver {
     pub fn cudarc_context(&self) -> Result<Arc<cu::CudaContext>> {
         // The driver is loaded and initialised, or `self` would not exist: `cudarc` finds it and does not panic.
         let count = cu::CudaContext::device_count().map_err(cudarc_error)?;
-        for ordinal in 0..usize::try_from(count).unwrap_or(0) {
-            let context = cu::CudaContext::new(ordinal).map_err(cudarc_error)?;
-            if context.cu_ctx().cast() == self.raw_context() {
-                return Ok(context);
-            }
-        }
-        Err(Error::Unsupported { what: "cudarc does not see the device of this driver".to_owned() })
+        let device = self.shared_context().device();
+        let ordinal = (0..count).find(|ordinal| cu::result::device::get(*ordinal) == Ok(device));
+        let Some(ordinal) = ordinal.and_then(|ordinal| usize::try_from(ordinal).ok()) else {
+            let what = format!("cudarc does not see device {device} among its {count}");
+            return Err(Error::Unsupported { what });
+        };
+        cu::CudaContext::new(ordinal).map_err(cudarc_error)
     }
 
     /// Wraps a stream of `cudarc`, which is kept alive; work that both enqueue runs in order.

@@ -12,7 +12,9 @@ pub enum Cust {}
 
 /// The driver for engines built on `cust` 0.3.2: takes its contexts and streams.
 ///
-/// A program that uses `cust` itself is linked against the driver library, so without one it does not start.
+/// A program that uses `cust` itself is linked against the driver library, so without one it does not start; one that uses
+/// this driver only, does. `cust`'s own calls, its destructors included, are undefined behaviour for result codes that came after
+/// CUDA 11.4; this driver makes none of them, but what is handed to it is dropped by `cust` in the end.
 pub type CustDriver = CudaDriver<Cust>;
 
 impl CustDriver {

@@ -107,6 +107,12 @@ impl Context {
         self.raw
     }
 
+    /// The `CUdevice`.
+    #[cfg(feature = "cudarc")]
+    pub fn device(&self) -> c_int {
+        self.device
+    }
+
     pub fn l2_cache_bytes(&self) -> Result<usize> {
         let bytes = attribute(self.api, self.device, L2_CACHE_SIZE)?;
         Ok(usize::try_from(bytes).unwrap_or(0))
