@@ -12,3 +12,9 @@ pub mod dtype;
 pub mod problem;
 pub mod reference;
 pub mod runner;
+
+// An implementation of `Driver` is a promise, so it is `unsafe`.
+#[allow(unsafe_code)]
+mod emulator_driver;
+
+pub use emulator_driver::{EmulatorDriver, EmulatorKernel, Options as EmulatorOptions, Rewrite};

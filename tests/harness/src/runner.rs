@@ -113,9 +113,17 @@ impl Output {
     }
 }
 
+/// Whether plans take the tensor cores where they can, as `src/decode.rs` says.
+const TENSOR_CORES: bool = false;
+
 /// How the kernel that the crate picks for a problem computes.
 pub fn arithmetic(problem: &Attention) -> Arithmetic {
-    Arithmetic::cuda_cores(problem.block_size().min(32))
+    let (q, kv) = (problem.q.dtype, problem.k_cache.dtype);
+    if TENSOR_CORES && q == kv && kv.bytes() == 2 {
+        Arithmetic::tensor_cores(kv)
+    } else {
+        Arithmetic::cuda_cores(problem.block_size().min(32))
+    }
 }
 
 /// Features of an attention problem that the crate does not have.
