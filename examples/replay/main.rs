@@ -8,6 +8,8 @@
 //! tolerances (at most 1 passes). A call that needs a feature the crate does not have is UNSUPPORTED and names it; it is never
 //! a pass. The exit status is 1 when any case fails.
 
+#[path = "../../tests/any_driver/mod.rs"]
+mod any_driver;
 mod verdict;
 
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ use clap::Parser;
 
 use crate::verdict::{Status, judge};
 
-/// Runs recorded calls (.safetensors) through pagedptx on the emulator.
+/// Runs recorded calls (.safetensors) through pagedptx on the emulator, or on the driver that PAGEDPTX_DRIVER names.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Recorded calls.

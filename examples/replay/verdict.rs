@@ -5,12 +5,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use pagedptx::Device;
+use pagedptx_harness::EmulatorOptions;
 use pagedptx_harness::cases::{Case, Criteria, Recorded};
 use pagedptx_harness::dtype::Dtype;
 use pagedptx_harness::problem::{Attention, Tensor};
 use pagedptx_harness::runner::{self, Failure, Output, expect_same_bytes};
-use pagedptx_harness::{EmulatorDriver, EmulatorOptions};
 use serde_json::{Value, json};
+
+use crate::any_driver::AnyDriver;
 
 /// Outcome of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +48,8 @@ pub struct Verdict {
     ratios: Ratios,
     features: Vec<String>,
     note: String,
-    launches: u64,
+    /// None where the driver does not count them.
+    launches: Option<u64>,
     seconds: f64,
 }
 
@@ -61,7 +64,7 @@ pub fn judge(file: &Path, seed: u64) -> Verdict {
         ratios: Ratios::default(),
         features: Vec::new(),
         note: String::new(),
-        launches: 0,
+        launches: None,
         seconds: 0.0,
     };
     match Case::read(file) {
@@ -76,8 +79,9 @@ impl Verdict {
     fn run(&mut self, case: &Case, seed: u64) {
         self.kind = case.kind();
         // A device of its own: a fault in one case does not fail the next.
-        let driver = EmulatorDriver::new(EmulatorOptions { seed, ..EmulatorOptions::default() });
-        let result = Device::new(driver).map_err(Failure::from).and_then(|device| {
+        let options = EmulatorOptions { seed, ..EmulatorOptions::default() };
+        let device = AnyDriver::from_env(options).and_then(Device::new);
+        let result = device.map_err(Failure::from).and_then(|device| {
             let ratios = self.compare(&device, case);
             self.launches = device.driver().launches();
             ratios
@@ -98,7 +102,7 @@ impl Verdict {
         }
     }
 
-    fn compare(&mut self, device: &Device<EmulatorDriver>, case: &Case) -> Result<Ratios, Failure> {
+    fn compare(&mut self, device: &Device<AnyDriver>, case: &Case) -> Result<Ratios, Failure> {
         match case {
             Case::Attention { problem, expected, .. } => {
                 let output = runner::attend(device, problem)?;

@@ -60,6 +60,16 @@ impl AnyDriver {
             }
         }
     }
+
+    /// Launches so far, where the driver counts them.
+    #[allow(dead_code)] // not every test asks
+    pub fn launches(&self) -> Option<u64> {
+        match self {
+            Self::Emulator(driver) => Some(driver.launches()),
+            #[cfg(any(feature = "cust", feature = "cudarc"))]
+            _ => None,
+        }
+    }
 }
 
 /// Calls the method of the driver that `self` is; a stream or kernel of another one is an error.
