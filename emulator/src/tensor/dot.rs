@@ -143,7 +143,8 @@ impl Model {
             .map(|&(negative, significand, lowest, _)| {
                 let shift = lowest - unit;
                 let magnitude = if shift >= 0 {
-                    (significand << shift) as i64
+                    // Only an absent term, whose exponent means nothing, can be shifted too far.
+                    significand.checked_shl(shift.unsigned_abs()).unwrap_or(0) as i64
                 } else {
                     significand.checked_shr(shift.unsigned_abs()).unwrap_or(0) as i64
                 };
@@ -238,6 +239,21 @@ mod tests {
         assert_eq!(sixteen(ampere, -25, 1.0), 1.0);
         assert_eq!(sixteen(hopper, -25, 1.0), 1.0 + 4.0 * ulp);
         assert_eq!(sixteen(hopper, -26, 1.0), 1.0);
+    }
+
+    #[test]
+    fn zeros_stay_out_of_sums_of_tiny_numbers() {
+        // The products are absent, and the unit of the sum lies far below 2^-64.
+        let tiny = f32::from_bits(1);
+        let bf16 = (Format::Bf16, Format::Bf16);
+        for sm in [(8, 0), (9, 0)] {
+            let model = Model::of(Format::Bf16, sm.0, sm.1);
+            assert_eq!(model.dot_f32(bf16, &[0; 16], &[0; 16], tiny), tiny);
+            assert_eq!(
+                model.dot_f32(bf16, &[1, 0], &[0x3f80, 0x3f80], 0.0),
+                f32::from_bits(1 << 16)
+            );
+        }
     }
 
     #[test]
