@@ -23,13 +23,12 @@ pub struct Llama {
 
 struct Layer {
     attn_norm: Vec<f32>,
-    q: Linear,
-    k: Linear,
-    v: Linear,
+    /// Q, K and V, one below the other.
+    qkv: Linear,
     attn_output: Linear,
     ffn_norm: Vec<f32>,
-    gate: Linear,
-    up: Linear,
+    /// Gate and up, one below the other.
+    gate_up: Linear,
     down: Linear,
 }
 
@@ -44,6 +43,22 @@ impl Linear {
     fn read(file: &mut Gguf, name: &str, out_dim: usize, in_dim: usize) -> Result<Self> {
         let weight = file.tensor(&format!("{name}.weight"), &[out_dim, in_dim])?;
         let bias = file.optional_vector(&format!("{name}.bias"), out_dim)?;
+        Ok(Self { weight, bias })
+    }
+
+    /// Several products with the same x as one: candle reads /proc/cpuinfo anew for each product,
+    /// which takes as long as a small one.
+    fn joined(parts: &[Self]) -> Result<Self> {
+        let weights: Vec<&Tensor> = parts.iter().map(|part| &part.weight).collect();
+        let weight = Tensor::cat(&weights, 0)?;
+        let mut bias = None;
+        if parts.iter().any(|part| part.bias.is_some()) {
+            let of = |part: &Self| -> Result<Vec<f32>> {
+                let zeros = || Ok(vec![0.0; part.weight.dim(0)?]);
+                part.bias.clone().map_or_else(zeros, Ok)
+            };
+            bias = Some(parts.iter().map(of).collect::<Result<Vec<_>>>()?.concat());
+        }
         Ok(Self { weight, bias })
     }
 
@@ -66,15 +81,21 @@ impl Layer {
         let (width, hidden) = (config.embedding, config.feed_forward);
         let q_elems = config.num_q_heads * config.head_dim;
         let kv_elems = config.num_kv_heads * config.head_dim;
+        let qkv = [
+            Linear::read(file, &name("attn_q"), q_elems, width)?,
+            Linear::read(file, &name("attn_k"), kv_elems, width)?,
+            Linear::read(file, &name("attn_v"), kv_elems, width)?,
+        ];
+        let gate_up = [
+            Linear::read(file, &name("ffn_gate"), hidden, width)?,
+            Linear::read(file, &name("ffn_up"), hidden, width)?,
+        ];
         Ok(Self {
             attn_norm: file.vector(&name("attn_norm.weight"), width)?,
-            q: Linear::read(file, &name("attn_q"), q_elems, width)?,
-            k: Linear::read(file, &name("attn_k"), kv_elems, width)?,
-            v: Linear::read(file, &name("attn_v"), kv_elems, width)?,
+            qkv: Linear::joined(&qkv)?,
             attn_output: Linear::read(file, &name("attn_output"), width, q_elems)?,
             ffn_norm: file.vector(&name("ffn_norm.weight"), width)?,
-            gate: Linear::read(file, &name("ffn_gate"), hidden, width)?,
-            up: Linear::read(file, &name("ffn_up"), hidden, width)?,
+            gate_up: Linear::joined(&gate_up)?,
             down: Linear::read(file, &name("ffn_down"), width, hidden)?,
         })
     }
@@ -145,13 +166,17 @@ impl Llama {
         positions: Range<usize>,
         attention: &mut dyn Attention,
     ) -> Result<()> {
-        let config = &self.config;
-        let h = self.norm(x, &layer.attn_norm);
-        let mut q = layer.q.forward(&h)?;
-        let mut k = layer.k.forward(&h)?;
-        let v = layer.v.forward(&h)?;
-        self.rope.apply(&mut q, config.num_q_heads * config.head_dim, positions.start);
-        self.rope.apply(&mut k, config.num_kv_heads * config.head_dim, positions.start);
+        let q_elems = self.config.num_q_heads * self.config.head_dim;
+        let kv_elems = self.config.num_kv_heads * self.config.head_dim;
+        let qkv = layer.qkv.forward(&self.norm(x, &layer.attn_norm))?;
+        let (mut q, mut k, mut v) = (Vec::new(), Vec::new(), Vec::new());
+        for row in qkv.chunks_exact(q_elems + 2 * kv_elems) {
+            q.extend_from_slice(&row[..q_elems]);
+            k.extend_from_slice(&row[q_elems..][..kv_elems]);
+            v.extend_from_slice(&row[q_elems + kv_elems..]);
+        }
+        self.rope.apply(&mut q, q_elems, positions.start);
+        self.rope.apply(&mut k, kv_elems, positions.start);
         let out = attention
             .attend(index, &q, &k, &v, positions)
             .with_context(|| format!("attention of layer {index}"))?;
@@ -160,13 +185,13 @@ impl Llama {
     }
 
     fn feed_forward_block(&self, layer: &Layer, x: &mut [f32]) -> Result<()> {
-        let h = self.norm(x, &layer.ffn_norm);
-        let mut gate = layer.gate.forward(&h)?;
-        let up = layer.up.forward(&h)?;
-        for (gate, up) in gate.iter_mut().zip(up) {
-            *gate = *gate / (1.0 + (-*gate).exp()) * up;
+        let gate_up = layer.gate_up.forward(&self.norm(x, &layer.ffn_norm))?;
+        let mut hidden = Vec::with_capacity(gate_up.len() / 2);
+        for row in gate_up.chunks_exact(2 * self.config.feed_forward) {
+            let (gate, up) = row.split_at(self.config.feed_forward);
+            hidden.extend(gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u));
         }
-        add(x, &layer.down.forward(&gate)?);
+        add(x, &layer.down.forward(&hidden)?);
         Ok(())
     }
 

@@ -25,12 +25,16 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, ensure};
 use clap::Parser;
+use half::{bf16, f16};
+use pagedptx::Device;
+use pagedptx_harness::EmulatorDriver;
 
-use args::Args;
-use attention::{Attention, Shape, dense::Dense};
+use args::{Args, KvDtype};
+use attention::{Attention, Shape, dense::Dense, paged::Paged};
 use config::Config;
 use gguf::Gguf;
 use llama::Llama;
+use run::Report;
 use text::Vocabulary;
 
 /// Exit status after a fault in a kernel.
@@ -77,31 +81,55 @@ fn run(args: &Args) -> Result<(), Failure> {
         load(&path, args).with_context(|| path.display().to_string())?;
     let prompt_ids = vocabulary.encode(&prompt)?;
     let shape = shape(model.config(), prompt_ids.len(), args.tokens)?;
-    let mut attention = backend(shape, args)?;
     let tokens = shape.max_tokens - prompt_ids.len();
-    let emit = emitter(args.json);
-    let (report, result) =
-        run::generate(&model, &vocabulary, prompt_ids, tokens, attention.as_mut(), emit);
-    if args.json {
-        if result.is_ok() || report.findings > 0 {
-            writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
-        }
+    let job = Job { model, vocabulary, prompt_ids, tokens, json: args.json };
+    let block_size = usize::try_from(args.block_size)?;
+    let (report, result) = if args.dense {
+        job.run(&mut Dense::new(shape, args.kv_dtype))
     } else {
+        let device = Device::new(EmulatorDriver::default())?;
+        let stream = device.stream()?;
+        match args.kv_dtype {
+            KvDtype::F32 => job.run(&mut Paged::<_, f32>::new(&stream, shape, block_size)?),
+            KvDtype::F16 => job.run(&mut Paged::<_, f16>::new(&stream, shape, block_size)?),
+            KvDtype::Bf16 => job.run(&mut Paged::<_, bf16>::new(&stream, shape, block_size)?),
+        }
+    };
+    let worth_reporting = result.is_ok() || report.findings > 0;
+    if args.json && worth_reporting {
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
+    }
+    if !args.json && !report.text.is_empty() {
         writeln!(std::io::stdout())?;
+    }
+    if !args.json && worth_reporting {
         eprintln!("{}", report.summary());
     }
     result.map_err(|error| Failure { findings: report.findings, error })
 }
 
-/// Shows text as it is made, unless JSON is wanted.
-fn emitter(json: bool) -> impl FnMut(&str) -> Result<()> {
-    let mut stdout = std::io::stdout();
-    move |text: &str| {
-        if !json && !text.is_empty() {
-            stdout.write_all(text.as_bytes())?;
-            stdout.flush()?;
-        }
-        Ok(())
+/// Everything of a run but its attention.
+struct Job {
+    model: Llama,
+    vocabulary: Vocabulary,
+    prompt_ids: Vec<u32>,
+    tokens: usize,
+    json: bool,
+}
+
+impl Job {
+    /// Generates, showing text as it is made unless JSON is wanted.
+    fn run(self, attention: &mut dyn Attention) -> (Report, Result<()>) {
+        let mut stdout = std::io::stdout();
+        let emit = |text: &str| {
+            if !self.json && !text.is_empty() {
+                stdout.write_all(text.as_bytes())?;
+                stdout.flush()?;
+            }
+            Ok(())
+        };
+        let Self { model, vocabulary, prompt_ids, tokens, .. } = &self;
+        run::generate(model, vocabulary, prompt_ids.clone(), *tokens, attention, emit)
     }
 }
 
@@ -135,9 +163,4 @@ fn shape(config: &Config, prompt: usize, tokens: usize) -> Result<Shape> {
         max_tokens: config.context.min(prompt.saturating_add(tokens)),
         max_rows: run::MAX_ROWS.min(prompt),
     })
-}
-
-fn backend(shape: Shape, args: &Args) -> Result<Box<dyn Attention>> {
-    ensure!(args.dense, "only --dense");
-    Ok(Box::new(Dense::new(shape, args.kv_dtype)))
 }

@@ -54,7 +54,7 @@ fn refusals_name_the_value() {
     refused("tensor blk.1.ffn_up.weight is missing", |file| {
         file.drop_tensor("blk.1.ffn_up.weight");
     });
-    refused("tensor blk.2.attn_norm.weight is missing", |file| {
+    refused("tensor blk.2.attn_q.weight is missing", |file| {
         file.set("llama.block_count", Value::U32(3));
     });
     refused("tensor blk.1.attn_k.weight is not part of a llama model", |file| {

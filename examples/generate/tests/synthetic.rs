@@ -41,7 +41,7 @@ fn check(model: &Model, version: u32, prompt: &str, prompt_ids: &[u32]) {
         want.truncate(end + 1);
     }
     let tokens = TOKENS.to_string();
-    for backend in [&["--dense"][..], &["--dense", "--block-size", "3"]] {
+    for backend in [&["--dense"][..], &["--block-size", "3"]] {
         let flags = [&["--raw", "--tokens", &tokens, prompt], backend].concat();
         let json = generate(&bytes, &flags);
         assert_eq!(ids(&json, "prompt_ids"), prompt_ids, "{flags:?}");
@@ -101,6 +101,23 @@ fn a_prompt_of_several_passes_equals_the_reference() {
     prompt_ids.push(259);
     let prompt = format!("{prompt} {prompt}");
     check(&Model::default(), 3, prompt.trim_end(), &prompt_ids[..prompt_ids.len() - 1]);
+}
+
+#[test]
+fn the_cache_s_type_and_block_size_only_round() {
+    let model = Model { head_dim: 12, rope_dim: 12, ..Model::default() };
+    let (bytes, _) = model.file().bytes(3);
+    for dtype in ["f32", "f16", "bf16"] {
+        let run = |backend: &[&str]| {
+            let flags = ["--raw", "--tokens", "20", "--kv-dtype", dtype, "abc"];
+            ids(&generate(&bytes, &[&flags[..], backend].concat()), "ids")
+        };
+        let want = run(&["--dense"]);
+        assert_eq!(want.len(), 20);
+        for block_size in ["1", "3", "16", "64"] {
+            assert_eq!(run(&["--block-size", block_size]), want, "{dtype}, {block_size}");
+        }
+    }
 }
 
 #[test]

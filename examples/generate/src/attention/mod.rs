@@ -1,6 +1,7 @@
 //! The one seam between the model and its attention.
 
 pub mod dense;
+pub mod paged;
 
 use std::ops::Range;
 
