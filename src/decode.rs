@@ -18,7 +18,7 @@ use crate::types::{DeviceAddress, Element};
 /// Making one loads the kernel (the driver assembles its PTX on first use on a device), so that no call
 /// waits for that. One plan serves any number of layers with this head configuration, one call after the other.
 ///
-/// The kernels for queries and pools of one 16-bit type run on the tensor cores, those for other combinations on the CUDA cores.
+/// Queries and pools of one 16-bit type run on the tensor cores, other combinations on the CUDA cores.
 pub struct DecodePlan<'s, D: Driver, Q: Element, K: Element> {
     stream: &'s Stream<D>,
     path: Path<'s, D>,
@@ -29,9 +29,6 @@ pub struct DecodePlan<'s, D: Driver, Q: Element, K: Element> {
     max_tokens: usize,
     types: PhantomData<(Q, K)>,
 }
-
-/// Whether plans use the tensor cores at all: not before the emulator runs their instructions in the tests.
-const TENSOR_CORES: bool = false;
 
 /// The kernel, and what it needs.
 enum Path<'s, D: Driver> {
@@ -79,8 +76,7 @@ impl<'s, D: Driver, Q: Element, K: Element> DecodePlan<'s, D, Q, K> {
             .checked_mul(block_size)
             .ok_or(Error::Overflow { what: "tokens of a row of the block table" })?;
         let (q, kv) = (Q::DTYPE, K::DTYPE);
-        let mma = MmaPlan::find(q, kv, shape, num_q_heads).filter(|_| TENSOR_CORES);
-        let path = if let Some(plan) = mma {
+        let path = if let Some(plan) = MmaPlan::find(q, kv, shape, num_q_heads) {
             let Workspace { units, partial_out, partial_stat, arrivals } =
                 plan.workspace(max_seqs, max_tokens)?;
             stream.device().kernel(plan.kernel)?;

@@ -113,13 +113,10 @@ impl Output {
     }
 }
 
-/// Whether plans take the tensor cores where they can, as `src/decode.rs` says.
-const TENSOR_CORES: bool = false;
-
 /// How the kernel that the crate picks for a problem computes.
 pub fn arithmetic(problem: &Attention) -> Arithmetic {
     let (q, kv) = (problem.q.dtype, problem.k_cache.dtype);
-    if TENSOR_CORES && q == kv && kv.bytes() == 2 {
+    if q == kv && kv.bytes() == 2 {
         Arithmetic::tensor_cores(kv)
     } else {
         Arithmetic::cuda_cores(problem.block_size().min(32))
