@@ -6,7 +6,7 @@ use crate::buffer::Buffer;
 use crate::device::Stream;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
-use crate::kernels::{self, MAX_HEAD_DIM};
+use crate::kernels::{self, KERNELS, KernelSource, MAX_HEAD_DIM};
 use crate::launch::{DecodeMmaParams, DecodeParams, launch, launch_raw};
 use crate::plan::{MmaPlan, Workspace};
 use crate::pool::{KvPool, PoolShape, expect_in_range};
@@ -104,6 +104,14 @@ impl<'s, D: Driver, Q: Element, K: Element> DecodePlan<'s, D, Q, K> {
             max_tokens,
             types: PhantomData,
         })
+    }
+
+    /// The kernel that calls with this plan launch.
+    pub fn kernel(&self) -> &'static KernelSource {
+        &KERNELS[match &self.path {
+            Path::CudaCores(kernel) => *kernel,
+            Path::TensorCores { plan, .. } => plan.kernel,
+        }]
     }
 }
 
