@@ -107,7 +107,14 @@ impl Copies {
     }
 
     /// The lanes of `mask` wait until at most `newest` of their committed groups are outstanding.
-    pub(crate) fn wait(&mut self, shared: &Region, mask: Mask, newest: u32) {
+    /// `landed` is told where each instruction's copies of which lanes have landed, and their size.
+    pub(crate) fn wait(
+        &mut self,
+        shared: &Region,
+        mask: Mask,
+        newest: u32,
+        mut landed: impl FnMut(&[u32; LANES], Mask, usize),
+    ) {
         let limits: [u32; LANES] =
             std::array::from_fn(|lane| self.committed[lane].saturating_sub(newest));
         let mut index = 0;
@@ -122,6 +129,9 @@ impl Copies {
                     shared.store(offset + 4 * word, entry.data[lane][word]);
                 }
                 shared.mark_written(offset, entry.bytes);
+            }
+            if landing != 0 {
+                landed(&entry.offsets, landing, entry.bytes);
             }
             self.bytes_in_flight -= entry.bytes as u64 * u64::from(landing.count_ones());
             entry.mask &= !landing;

@@ -7,6 +7,7 @@ use super::run::{self, Stop, run_warp};
 use super::warp::{State, Warp};
 use crate::counters::{Count, Counters, InstructionClass};
 use crate::finding::{Finding, FindingKind, Note, Report, Site};
+use crate::launch::Checks;
 use crate::lower::kernel::Uniform;
 use crate::memory::FIRST_OFFSET;
 use crate::memory::region::Region;
@@ -43,6 +44,11 @@ impl<'l> Cta<'l> {
             linear: 0,
             shared: Region::new(FIRST_OFFSET, launch.shared_bytes.into())?,
             barriers: Barriers::default(),
+            races: launch
+                .checks
+                .contains(Checks::SHARED_RACES)
+                .then(Default::default)
+                .filter(|_| launch.shared_bytes > 0),
             committing: false,
             report: None,
             waiting: 0,
@@ -68,6 +74,9 @@ impl<'l> Cta<'l> {
         (env.cta, env.linear) = (cta, linear);
         env.shared.clear();
         env.barriers.reset();
+        if let Some(races) = &mut env.races {
+            races.reset(launch.warps as usize, launch.shared_bytes as usize);
+        }
         env.random = Random::new(launch.seed, linear);
         let uniform = Uniform { launch, cta, linear };
         for (index, warp) in self.warps.iter_mut().enumerate() {

@@ -2,6 +2,7 @@
 
 use super::barrier::Barriers;
 use super::lanes::{Lanes, Mask};
+use super::races::SharedRaces;
 use crate::counters::{Count, Counters};
 use crate::error::Source;
 use crate::finding::{FindingKind, Report};
@@ -50,6 +51,8 @@ pub(crate) struct Env<'l> {
     pub(crate) linear: u64,
     pub(crate) shared: Region,
     pub(crate) barriers: Barriers,
+    /// Order of the accesses to shared memory; absent where that check is off.
+    pub(crate) races: Option<Box<SharedRaces>>,
     /// Set while the round commits: instructions that order CTAs may run.
     pub(crate) committing: bool,
     /// Why the last handler returned [`Flow::Fault`].

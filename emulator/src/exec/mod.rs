@@ -7,5 +7,6 @@ pub(crate) mod env;
 pub(crate) mod grid;
 pub(crate) mod inst;
 pub(crate) mod lanes;
+pub(crate) mod races;
 pub(crate) mod run;
 pub(crate) mod warp;

@@ -16,6 +16,9 @@ use crate::types::{Class, Kind, Space, Type};
 /// Flag in [`Inst::aux`] of memory instructions: the address register has 64 bits.
 pub(crate) const WIDE_ADDRESS: u32 = 1;
 
+/// Flag in [`Inst::aux`] of memory instructions: volatile, relaxed, acquire or release.
+pub(crate) const STRONG: u32 = 1 << 16;
+
 /// Where an address operand points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {

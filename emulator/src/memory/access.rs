@@ -5,8 +5,9 @@ use super::{FIRST_OFFSET, GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW
 use crate::exec::env::{Env, LaunchContext};
 use crate::exec::inst::{Flow, Inst};
 use crate::exec::lanes::{LANES, Lanes, Mask, Registers};
+use crate::exec::races::Race;
 use crate::finding::{FindingKind, Report};
-use crate::lower::form::WIDE_ADDRESS;
+use crate::lower::form::{STRONG, WIDE_ADDRESS};
 use crate::types::Space;
 
 /// What an access does to the bytes.
@@ -371,4 +372,75 @@ pub(crate) fn count<R: Resolve>(
     } else {
         counters.global_stores.count(addresses, mask, bytes);
     }
+}
+
+/// Counts an access that was carried out and checks that it races with no other.
+#[inline(always)]
+pub(crate) fn observe<R: Resolve>(
+    env: &mut Env<'_>,
+    (warp, inst): (u32, &Inst),
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+    access: Access,
+) -> Flow {
+    count::<R>(env, addresses, mask, bytes, access);
+    if env.races.is_none() || !matches!(R::SPACE, Space::Shared | Space::Generic) {
+        return Flow::Next;
+    }
+    // Strong accesses order threads, and do not race with each other.
+    let strong = inst.aux & STRONG != 0;
+    let access = if strong { Access::Atomic } else { access };
+    check_shared_races::<R>(env, (warp, inst.site), addresses, mask, bytes, access)
+}
+
+#[inline(never)]
+fn check_shared_races<R: Resolve>(
+    env: &mut Env<'_>,
+    (warp, pc): (u32, u32),
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+    access: Access,
+) -> Flow {
+    let Some(races) = &mut env.races else { return Flow::Next };
+    let (mut at, mut inside) = (*addresses, mask);
+    if R::SPACE == Space::Generic {
+        for lane in crate::exec::lanes::lanes(mask) {
+            at.0[lane] = at.0[lane].wrapping_sub(SHARED_WINDOW);
+            if at.0[lane] >= WINDOW_BYTES {
+                inside &= !(1 << lane);
+            }
+        }
+    }
+    if access == Access::Atomic {
+        crate::exec::lanes::lanes(inside).for_each(|lane| races.synchronise(at.0[lane], warp));
+        return Flow::Next;
+    }
+    match races.access((warp, pc), &at, inside, bytes, access) {
+        None => Flow::Next,
+        Some(race) => report_race(env, race, bytes, access),
+    }
+}
+
+/// Reports a race in shared memory.
+#[cold]
+pub(crate) fn report_race(env: &mut Env<'_>, race: Race, bytes: u64, access: Access) -> Flow {
+    let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
+    let verb = access.verb();
+    let message = format!(
+        "{bytes}-byte {verb} of shared memory at {:#x} races with another access{}",
+        race.address,
+        described(&memory, Space::Shared, race.address)
+    );
+    let how = if race.other_wrote { "wrote" } else { "read" };
+    let (warp, lane) = (race.other_warp, race.other_lane);
+    let note = format!("warp {warp} lane {lane} {how} it, and nothing orders the two");
+    env.report(Report {
+        kind: FindingKind::Race,
+        lane: race.lane,
+        message,
+        address: Some(race.address),
+        notes: vec![(Some(race.other_pc), note)],
+    })
 }

@@ -16,7 +16,8 @@ use crate::launch::Checks;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
-    Access, Generic, Global, Memory, Refused, Resolve, Shared, addresses, count, permitted, refuse,
+    Access, Generic, Global, Memory, Refused, Resolve, Shared, addresses, observe, permitted,
+    refuse,
 };
 use crate::types::{Space, Type};
 
@@ -162,8 +163,7 @@ impl<R: Resolve, O: Combine<T>, C: Narrow + Into<u64>, T: Value> Exec for Atomic
         }
         env.hints[inst.site as usize] = hint;
         warp.regs.write(inst.d, mask, &out);
-        count::<R>(env, &at, mask, C::BYTES as u64, Access::Atomic);
-        Flow::Next
+        observe::<R>(env, (warp.index, inst), &at, mask, C::BYTES as u64, Access::Atomic)
     }
 }
 

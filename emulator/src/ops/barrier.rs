@@ -43,7 +43,8 @@ struct Sync;
 impl Exec for Sync {
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
         if warp.released & mask == mask {
-            return leave(warp, inst, mask);
+            let id = warp.regs.words[inst.a as usize].0[mask.trailing_zeros() as usize % LANES];
+            return leave(warp, inst, mask, id, env);
         }
         if inst.aux & ALIGNED != 0 && mask != warp.live {
             (env.waiting, env.wanted) = (mask, warp.live);
@@ -63,6 +64,9 @@ impl Exec for Sync {
             mask.count_ones()
         };
         let lane = mask.trailing_zeros() as usize;
+        if let Some(races) = &mut env.races {
+            races.arrive(id, warp.index);
+        }
         match env.barriers.arrive(id, mask, votes, (arriving, threads)) {
             Arrival::Misuse(message) => env.fault(FindingKind::BarrierMisuse, lane, message),
             Arrival::Waiting if inst.aux & ARRIVE != 0 => Flow::Next,
@@ -73,15 +77,23 @@ impl Exec for Sync {
             Arrival::Complete => {
                 warp.votes = env.barriers.result(id, phase);
                 warp.released |= mask;
-                leave(warp, inst, mask)
+                if let Some(races) = &mut env.races {
+                    races.completed(id);
+                }
+                leave(warp, inst, mask, id, env)
             }
         }
     }
 }
 
 /// Leaves a barrier that has completed, with what its threads voted.
-fn leave(warp: &mut Warp, inst: &Inst, mask: Mask) -> Flow {
+fn leave(warp: &mut Warp, inst: &Inst, mask: Mask, id: u32, env: &mut Env<'_>) -> Flow {
     warp.released &= !mask;
+    if let Some(races) = &mut env.races
+        && inst.aux & ARRIVE == 0
+    {
+        races.leave(id, warp.index);
+    }
     let votes = warp.votes;
     let holds = |test: bool| if test { u32::MAX } else { 0 };
     if inst.aux & RED_POPC != 0 {
@@ -176,7 +188,12 @@ impl Exec for WarpSync {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
         match meet(warp, env, mask, inst.m) {
-            Ok(ready) => met(env, mask, ready),
+            Ok(ready) => {
+                if let Some(races) = &mut env.races {
+                    races.tick(warp.index);
+                }
+                met(env, mask, ready)
+            }
             Err(flow) => flow,
         }
     }

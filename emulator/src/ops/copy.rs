@@ -11,8 +11,10 @@ use crate::finding::FindingKind;
 use crate::lower::form::{Form, WIDE_ADDRESS};
 use crate::lower::symbols::Symbol;
 use crate::lower::table::{Row, row};
+use crate::memory::FIRST_OFFSET;
 use crate::memory::access::{
-    Access, Global, Memory, Refused, Resolve, Shared, addresses, count, permitted, refuse,
+    Access, Global, Memory, Refused, Resolve, Shared, addresses, count, observe, permitted, refuse,
+    report_race,
 };
 use crate::memory::region::{FORBIDDEN, IN_FLIGHT, INIT, Region};
 use crate::parse::ast::Operand;
@@ -127,8 +129,7 @@ impl Exec for Copy {
         if reading != 0 {
             count::<Global>(env, &from, reading, bytes as u64, Access::Load);
         }
-        count::<Shared>(env, &to, mask, bytes as u64, Access::Store);
-        Flow::Next
+        observe::<Shared>(env, (warp.index, inst), &to, mask, bytes as u64, Access::Store)
     }
 }
 
@@ -194,8 +195,22 @@ impl Exec for Wait {
         if inst.aux != 0 {
             warp.copies.commit(mask);
         }
-        warp.copies.wait(&env.shared, mask, inst.imm as u32);
-        Flow::Next
+        let Env { shared, races, .. } = env;
+        let mut race = None;
+        let Warp { copies, index, .. } = warp;
+        copies.wait(shared, mask, inst.imm as u32, |offsets, lanes, bytes| {
+            // The bytes are written now, as far as the other threads can tell.
+            if let Some(races) = races {
+                let at = Lanes(offsets.map(|offset| FIRST_OFFSET + u64::from(offset)));
+                let place = (*index, inst.site);
+                let found = races.access(place, &at, lanes, bytes as u64, Access::Store);
+                race = race.or(found.map(|found| (found, bytes as u64)));
+            }
+        });
+        match race {
+            None => Flow::Next,
+            Some((race, bytes)) => report_race(env, race, bytes, Access::Store),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::exec::warp::Warp;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
-    Access, Generic, Memory, Refused, Resolve, Shared, addresses, count, permitted, refuse,
+    Access, Generic, Memory, Refused, Resolve, Shared, addresses, observe, permitted, refuse,
 };
 use crate::types::{Space, Type};
 
@@ -127,8 +127,8 @@ impl<R: Resolve + 'static> Exec for Load<R> {
             let out = spread(&matrix, inst.aux & TRANSPOSED != 0);
             warp.regs.write(slot, ALL, &out);
         }
-        count::<R>(env, &addresses, address_lanes(inst.list.len()), ROW_BYTES, Access::Load);
-        Flow::Next
+        let rows = address_lanes(inst.list.len());
+        observe::<R>(env, (warp.index, inst), &addresses, rows, ROW_BYTES, Access::Load)
     }
 }
 
@@ -167,8 +167,8 @@ impl<R: Resolve + 'static> Exec for Store<R> {
                 region.mark_written(offset, ROW_BYTES as usize);
             }
         }
-        count::<R>(env, &addresses, address_lanes(inst.list.len()), ROW_BYTES, Access::Store);
-        Flow::Next
+        let rows = address_lanes(inst.list.len());
+        observe::<R>(env, (warp.index, inst), &addresses, rows, ROW_BYTES, Access::Store)
     }
 }
 

@@ -12,10 +12,10 @@ use crate::exec::inst::{Exec, Flow, Inst, handler};
 use crate::exec::lanes::{LANES, Lanes, Mask, Word};
 use crate::exec::warp::Warp;
 use crate::launch::Checks;
-use crate::lower::form::{Form, Place};
+use crate::lower::form::{Form, Place, STRONG};
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
-    Access, Generic, Global, Local, Memory, Param, Refused, Resolve, Shared, addresses, count,
+    Access, Generic, Global, Local, Memory, Param, Refused, Resolve, Shared, addresses, observe,
     permitted, refuse,
 };
 use crate::memory::cells::Cell;
@@ -116,8 +116,7 @@ impl<R: Resolve, E: Widen, const N: usize> Exec for Load<R, E, N> {
         for (index, register) in out.iter().enumerate() {
             warp.regs.write(inst.list[index], mask, register);
         }
-        count::<R>(env, &at, mask, bytes as u64, Access::Load);
-        Flow::Next
+        observe::<R>(env, (warp.index, inst), &at, mask, bytes as u64, Access::Load)
     }
 }
 
@@ -184,8 +183,7 @@ impl<R: Resolve, C: Narrow, W: Word, const N: usize> Exec for Store<R, C, W, N> 
             return refuse::<R>(env, warp.local.as_ref(), refused);
         }
         env.hints[inst.site as usize] = hint;
-        count::<R>(env, &at, mask, bytes as u64, Access::Store);
-        Flow::Next
+        observe::<R>(env, (warp.index, inst), &at, mask, bytes as u64, Access::Store)
     }
 }
 
@@ -213,9 +211,12 @@ pub(crate) fn space(f: &Form<'_, '_>) -> Space {
     f.ins.modifiers.iter().find_map(|m| Space::parse(m)).unwrap_or(Space::Generic)
 }
 
+/// Modifiers of accesses that order threads.
+const STRENGTHS: [&str; 5] = ["volatile", "relaxed", "acquire", "release", "mmio"];
+
 /// Whether the access orders CTAs among each other.
 fn orders_ctas(f: &Form<'_, '_>) -> bool {
-    let strong = ["volatile", "relaxed", "acquire", "release", "mmio"].iter().any(|m| f.has(m));
+    let strong = STRENGTHS.iter().any(|m| f.has(m));
     strong && !f.has("cta")
 }
 
@@ -243,6 +244,8 @@ fn policy_operand(f: &mut Form<'_, '_>) -> Lowered {
 
 /// The handler for an access, waiting for the commit where the instruction orders CTAs.
 fn run_access<E: Exec>(f: &mut Form<'_, '_>) -> Lowered {
+    let strong = STRENGTHS.iter().any(|m| f.has(m));
+    f.inst.aux |= if strong { STRONG } else { 0 };
     f.inst.run = if orders_ctas(f) { handler::<Ordering<E>>() } else { handler::<E>() };
     Ok(())
 }
@@ -376,13 +379,13 @@ mod tests {
             for (ty, text) in [("u8", "0xfe"), ("u16", "0xfffe"), ("u32", "0xfffffffe")] {
                 let signed = ty.replace('u', "s");
                 let code = format!(
-                    "{{ .{space} .align 16 .b8 m[64]; mov.u32 %d, {text}; st.{space}.{ty} [m+16], %d;
+                    "{{ .{space} .align 16 .b8 m[64]; mov.u32 %d, {text}; st.{space}.{ty} [m+16], %d; bar.warp.sync -1;
                        ld.{space}.{signed} %d, [m+16]; }}"
                 );
                 assert_eq!(eval(&code, &[]), -2i32 as u32, "{space} {ty}");
             }
             let code = format!(
-                "{{ .{space} .align 16 .b8 m[64]; st.{space}.v4.b32 [m+32], {{%a, %b, %c, 9}};
+                "{{ .{space} .align 16 .b8 m[64]; st.{space}.v4.b32 [m+32], {{%a, %b, %c, 9}}; bar.warp.sync -1;
                    .reg .b64 %x, %y; ld.{space}.v2.b64 {{%x, %y}}, [m+32]; shr.u64 %x, %x, 32; cvt.u32.u64 %d, %x; }}"
             );
             assert_eq!(eval(&code, &[1, 2, 3]), 2);
@@ -392,7 +395,7 @@ mod tests {
     #[test]
     fn generic_addresses_reach_every_space() {
         let code = "{ .shared .b32 s; .local .b32 l; .reg .u64 %x; .reg .u32 %t;
-            mov.u64 %x, s; cvta.shared.u64 %x, %x; st.u32 [%x], %a; ld.shared.u32 %d, [s];
+            mov.u64 %x, s; cvta.shared.u64 %x, %x; st.u32 [%x], %a; bar.warp.sync -1; ld.shared.u32 %d, [s];
             mov.u64 %x, l; cvta.local.u64 %x, %x; st.u32 [%x], %b; ld.local.u32 %t, [l]; add.u32 %d, %d, %t; }";
         assert_eq!(eval(code, &[3, 4]), 7);
     }
