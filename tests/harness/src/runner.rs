@@ -108,8 +108,8 @@ impl Output {
     }
 
     /// Output and lse as bits: equal where two runs agree bit for bit.
-    pub fn bits(&self) -> (&[u8], Vec<u32>) {
-        (&self.out.bytes, self.lse.iter().map(|lse| lse.to_bits()).collect())
+    pub fn bits(&self) -> (Vec<u8>, Vec<u32>) {
+        (self.out.bytes.clone(), self.lse.iter().map(|lse| lse.to_bits()).collect())
     }
 }
 

@@ -3,6 +3,7 @@
 use pagedptx::Device;
 use pagedptx_harness::draw::{AppendSpec, Fill, Spec};
 use pagedptx_harness::dtype::Dtype;
+use pagedptx_harness::problem::Attention;
 use pagedptx_harness::runner::{self, Failure};
 use pagedptx_harness::{EmulatorDriver, EmulatorOptions, Rewrite};
 
@@ -11,21 +12,28 @@ fn device(rewrites: &[Rewrite]) -> Device<EmulatorDriver> {
     Device::new(EmulatorDriver::new(options)).expect("the emulator is sm_90")
 }
 
-/// Problems small enough to try every mutant on, and large enough for each fault to show.
-fn problems() -> Vec<Spec> {
-    let mut problems = Vec::new();
-    for fill in [Fill::Normal, Fill::Sharp] {
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-            let mut spec = Spec::decode(dtype, (4, 2), 72, &[1, 17, 0, 130]);
-            spec.fill = fill;
-            problems.push(spec);
-        }
-    }
-    problems
+/// Problems small enough to try every mutant on, and large enough for each fault to show: 130 tokens are more than a
+/// chunk.
+fn problem(q_dtype: Dtype, kv_dtype: Dtype, fill: Fill) -> Attention {
+    let mut spec = Spec::decode(q_dtype, (4, 2), 72, &[1, 17, 0, 130]);
+    spec.kv_dtype = kv_dtype;
+    spec.fill = fill;
+    spec.build()
 }
 
+/// Pairs of types that the CUDA cores take.
+const CUDA_CORES: [(Dtype, Dtype); 3] =
+    [(Dtype::F32, Dtype::F32), (Dtype::F16, Dtype::Bf16), (Dtype::Bf16, Dtype::F32)];
+
+/// Pairs of types that the tensor cores take.
+const TENSOR_CORES: [(Dtype, Dtype); 2] = [(Dtype::F16, Dtype::F16), (Dtype::Bf16, Dtype::Bf16)];
+
 const fn decode(from: &'static str, to: &'static str) -> Rewrite {
-    Rewrite { entries: "decode", from, to }
+    Rewrite { entries: "decode_d", from, to }
+}
+
+const fn mma(from: &'static str, to: &'static str) -> Rewrite {
+    Rewrite { entries: "decode_mma", from, to }
 }
 
 /// What is broken, and how.
@@ -106,27 +114,122 @@ const DECODE_MUTANTS: [(&str, Rewrite); 14] = [
     ),
 ];
 
+/// What is broken in the kernel for the tensor cores.
+const MMA_MUTANTS: [(&str, Rewrite); 16] = [
+    ("a token past the end is scored", mma("selp.f32 %score0, %score0, 0fFF800000, %p;", "")),
+    (
+        "tokens past the end are loaded",
+        mma("setp.lt.s32 %p, %row_token, %tile_tokens;", "setp.lt.s32 %p, %row_token, 16;"),
+    ),
+    (
+        "the newest key is dropped",
+        mma(
+            "sub.u32 %first_tokens, %len, %first_tokens;",
+            "sub.u32 %first_tokens, %len, %first_tokens;\n    sub.u32 %first_tokens, %first_tokens, 1;",
+        ),
+    ),
+    ("the accumulator is not rescaled", mma("mul.f32 %acc0, %acc0, %factor_even;", "")),
+    ("the row sum is not rescaled", mma("mul.f32 %row_sum0, %row_sum0, %factor;", "")),
+    (
+        "a tile is skipped",
+        mma("add.u32 %tiles_left, %chunk_tiles, 1;", "mov.u32 %tiles_left, %chunk_tiles;"),
+    ),
+    (
+        "a block id is off by one",
+        mma(
+            "mul.lo.u32 %offsets, %next_id, %block_stride_16;",
+            "add.u32 %next_id, %next_id, 1;\n    mul.lo.u32 %offsets, %next_id, %block_stride_16;",
+        ),
+    ),
+    (
+        "the scale is off by 0.2 %",
+        mma(
+            "ld.param.f32 %score_scale, [params+160];",
+            "ld.param.f32 %score_scale, [params+160];\n    mul.f32 %score_scale, %score_scale, 0f3F804189;",
+        ),
+    ),
+    (
+        "heads read another group's keys",
+        mma(
+            "mul.lo.u32 %first_q_head, %kv_head, %group_size;",
+            "sub.u32 %first_q_head, 1, %kv_head;\n    mul.lo.u32 %first_q_head, %first_q_head, %group_size;",
+        ),
+    ),
+    (
+        "probabilities of two tokens are exchanged",
+        mma("%prob_frag0, %prob1, %prob0;", "%prob_frag0, %prob0, %prob1;"),
+    ),
+    ("row sums leave out a token", mma("add.f32 %row_sum0, %row_sum0, %prob1;", "")),
+    ("copies are not awaited", mma("cp.async.wait_group 2;", "cp.async.wait_group 3;")),
+    (
+        "a warp's sum is not merged",
+        mma("fma.rn.f32 %all_sum, %part_sum1, %factor_of1, %all_sum;", ""),
+    ),
+    (
+        "a chunk's partial result is written to another's place",
+        mma(
+            "mul.wide.u32 %partial_row, %unit, %group_size;",
+            "mul.wide.u32 %partial_row, %arrival, %group_size;",
+        ),
+    ),
+    (
+        "no CTA thinks that it is the last",
+        mma("sub.u32 %last_arrival, %chunks, 1;", "mov.u32 %last_arrival, %chunks;"),
+    ),
+    ("lse lacks the maximum", mma("add.f32 %lse_value, %lse_value, %all_max;", "")),
+];
+
 /// What the shipped kernels do on these problems is right, so that a mutant's failure is its own.
 #[test]
 fn the_shipped_kernels_pass() {
-    for spec in problems() {
-        runner::check_attention(&device(&[]), &spec.build())
-            .unwrap_or_else(|failure| panic!("{spec:?}: {failure}"));
+    for (q_dtype, kv_dtype) in CUDA_CORES.into_iter().chain(TENSOR_CORES) {
+        for fill in [Fill::Normal, Fill::Falling] {
+            runner::check_attention(&device(&[]), &problem(q_dtype, kv_dtype, fill))
+                .unwrap_or_else(|failure| panic!("{q_dtype} {kv_dtype} {fill:?}: {failure}"));
+        }
     }
     let (problem, device) = (append_problem().build(), device(&[]));
     runner::check_append(&device, &problem).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-/// Every mutant of decode fails on every type, on ordinary inputs.
+/// The runner's bounds are those of the kernels that plans take.
 #[test]
-fn decode_mutants_fail() {
-    for (name, rewrite) in DECODE_MUTANTS {
-        for spec in problems().into_iter().filter(|spec| spec.fill == Fill::Normal) {
-            let failure =
-                runner::check_attention(&device(&[rewrite]), &spec.build()).expect_err(name);
-            expect_fault(name, &failure);
+fn sixteen_bit_types_are_where_the_runner_says() {
+    for (q_dtype, kv_dtype) in TENSOR_CORES {
+        let device = device(&[]);
+        let problem = problem(q_dtype, kv_dtype, Fill::Normal);
+        runner::attend(&device, &problem).unwrap_or_else(|failure| panic!("{failure}"));
+        let matrix = device.driver().counters().matrix_instructions > 0;
+        assert_eq!(matrix, runner::arithmetic(&problem).matrix, "{q_dtype} {kv_dtype}");
+    }
+}
+
+/// Every mutant fails for every pair of types: on ordinary inputs, or on those whose maximum moves with every tile.
+fn expect_faults(mutants: &[(&str, Rewrite)], dtypes: &[(Dtype, Dtype)]) {
+    for (name, rewrite) in mutants {
+        for &(q_dtype, kv_dtype) in dtypes {
+            let check = |fill| {
+                let problem = problem(q_dtype, kv_dtype, fill);
+                runner::check_attention(&device(&[*rewrite]), &problem)
+            };
+            match check(Fill::Normal).and_then(|_| check(Fill::Falling)) {
+                Ok(_) => panic!("{name}: {q_dtype} {kv_dtype} passes"),
+                Err(failure) => expect_fault(name, &failure),
+            }
         }
     }
+}
+
+/// Every mutant of decode fails.
+#[test]
+fn decode_mutants_fail() {
+    expect_faults(&DECODE_MUTANTS, &CUDA_CORES);
+}
+
+/// Every mutant of decode_mma fails.
+#[test]
+fn decode_mma_mutants_fail() {
+    expect_faults(&MMA_MUTANTS, &TENSOR_CORES);
 }
 
 const fn append(from: &'static str, to: &'static str) -> Rewrite {

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use pagedptx_harness::EmulatorDriver;
 use pagedptx_harness::cases::{Case, Criteria, Recorded};
 use pagedptx_harness::dtype::Dtype;
 use pagedptx_harness::problem::Tensor;
 use pagedptx_harness::reference::{self, Expected};
+use pagedptx_harness::runner;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -98,5 +100,35 @@ fn reference_agrees_with_the_full_set() {
     for path in &files {
         println!("{}", path.display());
         check(path);
+    }
+}
+
+/// The shipped kernels give what the recorded calls in the repository expect, within their tolerances.
+#[test]
+fn kernels_pass_the_committed_calls() {
+    for path in files(&repository().join("tests/cases")) {
+        let device =
+            pagedptx::Device::new(EmulatorDriver::default()).expect("the emulator is sm_90");
+        let name = path.display();
+        match Case::read(&path).unwrap_or_else(|error| panic!("{name}: {error}")) {
+            Case::Attention { problem, expected, .. } => {
+                let output = runner::attend(&device, &problem)
+                    .unwrap_or_else(|failure| panic!("{name}: {failure}"));
+                let criteria = Criteria {
+                    q_dtype: problem.q.dtype,
+                    sixteen_bit_probs: runner::arithmetic(&problem).probs != Dtype::F32,
+                    lse_with_sink: false,
+                };
+                let (out, lse) = expected.excess(&output.out.values(), &output.lse(), &criteria);
+                assert!(out <= 1.0 && lse <= 1.0, "{name}: out {out}, lse {lse} of the tolerance");
+            }
+            Case::Append { problem, k_after, v_after } => {
+                let (k_cache, v_cache) = runner::append(&device, &problem)
+                    .unwrap_or_else(|failure| panic!("{name}: {failure}"));
+                assert_same_cache("k_cache", &k_cache, &k_after);
+                assert_same_cache("v_cache", &v_cache, &v_after);
+            }
+            case => panic!("{name}: {} is not among the committed calls", case.kind()),
+        }
     }
 }
