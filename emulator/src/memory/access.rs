@@ -385,6 +385,19 @@ pub(crate) fn observe<R: Resolve>(
     access: Access,
 ) -> Flow {
     count::<R>(env, addresses, mask, bytes, access);
+    check_races::<R>(env, (warp, inst), addresses, mask, bytes, access)
+}
+
+/// Checks that an access that was carried out races with no other.
+#[inline(always)]
+pub(crate) fn check_races<R: Resolve>(
+    env: &mut Env<'_>,
+    (warp, inst): (u32, &Inst),
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+    access: Access,
+) -> Flow {
     if env.races.is_none() || !matches!(R::SPACE, Space::Shared | Space::Generic) {
         return Flow::Next;
     }

@@ -29,7 +29,7 @@ unsafe impl Send for Cells {}
 unsafe impl Sync for Cells {}
 
 /// An integer that can be loaded and stored in one access.
-pub(crate) trait Cell: Copy + 'static {
+pub(crate) trait Cell: Copy + PartialEq + 'static {
     const BYTES: usize;
     /// # Safety
     /// `at` is valid for `BYTES` bytes, aligned to them, and reached through atomics alone.

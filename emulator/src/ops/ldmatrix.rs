@@ -15,7 +15,8 @@ use crate::exec::warp::Warp;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
-    Access, Generic, Memory, Refused, Resolve, Shared, addresses, observe, permitted, refuse,
+    Access, Generic, Memory, Refused, Resolve, Shared, addresses, check_races, count, observe,
+    permitted, refuse,
 };
 use crate::types::{Space, Type};
 
@@ -142,6 +143,8 @@ impl<R: Resolve + 'static> Exec for Store<R> {
         }
         let addresses = addresses(&warp.regs, inst);
         let mut hint = u32::MAX;
+        // Rows that are stored as they were: writing the same value twice is no race.
+        let mut unchanging: Mask = 0;
         for (index, &slot) in inst.list.iter().enumerate() {
             let matrix = collect(&warp.regs.words[slot as usize], inst.aux & TRANSPOSED != 0);
             for (row, words) in matrix.iter().enumerate() {
@@ -161,14 +164,19 @@ impl<R: Resolve + 'static> Exec for Store<R> {
                         Refused { lane, address, bytes: ROW_BYTES, access: Access::Store };
                     return refuse::<R>(env, warp.local.as_ref(), refused);
                 };
+                let mut same = permitted(region, offset, ROW_BYTES as usize, Access::Load);
                 for (word, &from) in words.iter().enumerate() {
+                    same &= region.load::<u32>(offset + 4 * word) == from;
                     region.store(offset + 4 * word, from);
                 }
+                unchanging |= u32::from(same) << lane;
                 region.mark_written(offset, ROW_BYTES as usize);
             }
         }
         let rows = address_lanes(inst.list.len());
-        observe::<R>(env, (warp.index, inst), &addresses, rows, ROW_BYTES, Access::Store)
+        count::<R>(env, &addresses, rows, ROW_BYTES, Access::Store);
+        let changing = rows & !unchanging;
+        check_races::<R>(env, (warp.index, inst), &addresses, changing, ROW_BYTES, Access::Store)
     }
 }
 

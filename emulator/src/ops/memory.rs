@@ -15,8 +15,8 @@ use crate::launch::Checks;
 use crate::lower::form::{Form, Place, STRONG};
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
-    Access, Generic, Global, Local, Memory, Param, Refused, Resolve, Shared, addresses, observe,
-    permitted, refuse,
+    Access, Generic, Global, Local, Memory, Param, Refused, Resolve, Shared, addresses,
+    check_races, count, observe, permitted, refuse,
 };
 use crate::memory::cells::Cell;
 use crate::memory::{GLOBAL_BASE, WINDOW_BYTES};
@@ -151,6 +151,9 @@ impl<R: Resolve, C: Narrow, W: Word, const N: usize> Exec for Store<R, C, W, N> 
         let values: [&Lanes<W>; N] =
             std::array::from_fn(|index| W::read(&warp.regs, inst.list[index]));
         let mut failed = LANES;
+        // Lanes whose store leaves every byte as it was: threads that write the same value (replicated results, as
+        // compilers make them) do not race.
+        let mut unchanging: Mask = 0;
         for lane in 0..LANES {
             if mask >> lane & 1 == 0 {
                 continue;
@@ -162,9 +165,14 @@ impl<R: Resolve, C: Narrow, W: Word, const N: usize> Exec for Store<R, C, W, N> 
                     if address.is_multiple_of(bytes as u64)
                         && (!checked || permitted(region, offset, bytes, Access::Store)) =>
                 {
+                    let mut same = permitted(region, offset, bytes, Access::Load);
                     for (index, value) in values.iter().enumerate() {
-                        region.store(offset + index * C::BYTES, C::narrow(value.0[lane].to_u64()));
+                        let (at, value) =
+                            (offset + index * C::BYTES, C::narrow(value.0[lane].to_u64()));
+                        same &= region.load::<C>(at) == value;
+                        region.store(at, value);
                     }
+                    unchanging |= u32::from(same) << lane;
                     region.mark_written(offset, bytes);
                 }
                 _ => {
@@ -183,7 +191,9 @@ impl<R: Resolve, C: Narrow, W: Word, const N: usize> Exec for Store<R, C, W, N> 
             return refuse::<R>(env, warp.local.as_ref(), refused);
         }
         env.hints[inst.site as usize] = hint;
-        observe::<R>(env, (warp.index, inst), &at, mask, bytes as u64, Access::Store)
+        count::<R>(env, &at, mask, bytes as u64, Access::Store);
+        let changing = if inst.aux & STRONG == 0 { mask & !unchanging } else { mask };
+        check_races::<R>(env, (warp.index, inst), &at, changing, bytes as u64, Access::Store)
     }
 }
 
