@@ -51,7 +51,7 @@ pub struct Sequence<'a> {
     pub len: u32,
 }
 
-/// Block ids and lengths of a batch, on the device: `block_table` [num_seqs, max_blocks_per_seq], `seq_lens` [num_seqs].
+/// Block ids and lengths of a batch, on the device: `block_table` [num_seqs, max_blocks_per_seq], `seq_lens` \[num_seqs\].
 ///
 /// - T1. Every id on the device is less than `space.num_blocks`: ids that tokens use were checked, the rest
 ///   are zero, whatever the caller left there.
@@ -136,7 +136,7 @@ impl<'s, D: Driver> BlockTables<'s, D> {
         Ok(())
     }
 
-    /// Replaces all sequences by those of a padded table: `block_table` [num_seqs, width] row by row, `seq_lens` [num_seqs].
+    /// Replaces all sequences by those of a padded table: `block_table` [num_seqs, width] row by row, `seq_lens` \[num_seqs\].
     ///
     /// # Errors
     ///
@@ -220,7 +220,7 @@ impl<'s, D: Driver> BlockTables<'s, D> {
     }
 }
 
-/// Where the K and V of new tokens go, on the device: `slot_mapping` [num_tokens], slot = block * block_size + offset.
+/// Where the K and V of new tokens go, on the device: `slot_mapping` \[num_tokens\], slot = block * block_size + offset.
 ///
 /// - M1. Every slot on the device is negative (skip the token) or less than the slots of the pool it was checked against.
 /// - M2. No two tokens have the same slot, so that a launch has no race.

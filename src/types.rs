@@ -44,7 +44,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// An element type that kernels read and write: `f32`, [`f16`], [`bf16`].
+/// An element type that kernels read and write: `f32`, [`struct@f16`], [`struct@bf16`].
 pub trait Element: Pod + Send + Sync + sealed::Sealed {
     /// The type as a value.
     const DTYPE: Dtype;

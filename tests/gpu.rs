@@ -125,6 +125,7 @@ fn sums_of_small_integers_are_exact() {
     let a: [[f32; 16]; 16] = std::array::from_fn(|_| std::array::from_fn(|_| integer()));
     let b: [[f32; 8]; 16] = std::array::from_fn(|_| std::array::from_fn(|_| integer()));
     let c: [[f32; 8]; 16] = std::array::from_fn(|_| std::array::from_fn(|_| integer()));
+    #[allow(clippy::type_complexity)] // two names and two functions
     let types: [(&str, fn(f32) -> u16); 2] = [
         ("mma_f16", |x| f16::from_f32(x).to_bits()),
         ("mma_bf16", |x| bf16::from_f32(x).to_bits()),

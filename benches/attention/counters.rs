@@ -177,7 +177,7 @@ fn kernel(
 /// that they passed the label.
 fn loop_instructions(kernel: &KernelSource, counters: &Counters) -> f64 {
     let line_of = |found: &dyn Fn(&str) -> bool| {
-        kernel.ptx.lines().position(|line| found(line)).map(|index| index as u32 + 1)
+        kernel.ptx.lines().position(found).map(|index| index as u32 + 1)
     };
     let first = line_of(&|line| line.starts_with("$next_tile:"));
     let last = line_of(&|line| line.contains("bra") && line.contains("$next_tile;"));

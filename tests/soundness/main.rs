@@ -135,6 +135,8 @@ macro_rules! on_a_stream {
                 let stream = device.stream().unwrap();
                 run::<D, T>(&stream);
             }
+            // Some bodies name the lifetime, others do not.
+            #[allow(clippy::needless_lifetimes, clippy::extra_unused_lifetimes)]
             fn run<'s, D: Graphs, T: Value>($stream: &'s Stream<D>) $body
             fn both<D: Graphs>(device: Device<D>) {
                 test::<D, f32>(&device);

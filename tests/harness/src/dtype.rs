@@ -1,7 +1,7 @@
 //! Element types of recorded and drawn tensors, decoded and encoded by this module's own code.
 //!
 //! The kernels convert with PTX instructions and the crate with `half`; the judge shares neither.
-//! Every float here is one [`Minifloat`] layout, so that there is one decoder and one rounding to check.
+//! Every float here is one `Minifloat` layout, so that there is one decoder and one rounding to check.
 
 use serde::Deserialize;
 

@@ -3,6 +3,8 @@
 //!
 //! The judge shares no code with the judged: [`mod@reference`] and [`dtype`] import nothing of the crate.
 #![deny(missing_docs)]
+// Shapes such as [num_seqs] are no links.
+#![allow(rustdoc::broken_intra_doc_links)]
 #![deny(unsafe_code)]
 
 pub mod bounds;
