@@ -18,7 +18,7 @@ pub struct PagedDecode {
     /// u32 [num_seqs, max_blocks_per_seq], of 1 row and column at least.
     #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
     pub(crate) block_table: Tensor,
-    /// u32 [num_seqs].
+    /// u32 \[num_seqs\].
     #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
     pub(crate) seq_lens: Tensor,
     #[cfg(feature = "cuda")]
