@@ -1,7 +1,9 @@
 //! Everything that a handler sees beside its own warp.
 
 use super::barrier::Barriers;
+use super::bulk::Bulk;
 use super::lanes::{Lanes, Mask};
+use super::mbarrier::Mbarriers;
 use crate::counters::{Count, Counters};
 use crate::error::Source;
 use crate::finding::{FindingKind, Report};
@@ -50,6 +52,9 @@ pub(crate) struct Env<'l> {
     pub(crate) linear: u64,
     pub(crate) shared: Region,
     pub(crate) barriers: Barriers,
+    pub(crate) mbarriers: Mbarriers,
+    /// Bulk copies in flight.
+    pub(crate) bulk: Bulk,
     /// Set while the round commits: instructions that order CTAs may run.
     pub(crate) committing: bool,
     /// Why the last handler returned [`Flow::Fault`].

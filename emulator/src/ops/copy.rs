@@ -92,7 +92,8 @@ impl Exec for Copy {
             }
             let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
             let address = to.0[lane];
-            let target = (address % bytes as u64 == 0)
+            let target = address
+                .is_multiple_of(bytes as u64)
                 .then(|| memory.shared.offset(address, bytes as u64))
                 .flatten()
                 .filter(|&offset| permitted(memory.shared, offset, bytes, Access::Store));
@@ -103,7 +104,8 @@ impl Exec for Copy {
             let mut data = [0; 4];
             if size > 0 {
                 let address = from.0[lane];
-                let source = (address % bytes as u64 == 0)
+                let source = address
+                    .is_multiple_of(bytes as u64)
                     .then(|| Global::find(&memory, &mut hint, lane, address, size as u64))
                     .flatten()
                     .filter(|&(region, offset)| readable(region, offset, size));
