@@ -169,7 +169,7 @@ impl Device {
         };
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let workers = if launch.threads == 0 { cores() } else { launch.threads };
-        match grid::run(&context, workers, launch.max_resident_ctas) {
+        match grid::run(&context, workers, launch.max_resident_ctas, launch.total_limit) {
             Ok(counters) => Ok(Report { counters }),
             Err(GridError::Findings(findings)) => Err(LaunchError::Findings(findings)),
             Err(GridError::NoMemory) => Err(unusable("the host has no memory for the CTAs")),

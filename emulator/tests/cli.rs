@@ -216,6 +216,21 @@ fn an_endless_loop_meets_the_step_limit() {
 }
 
 #[test]
+fn a_wild_grid_meets_the_limit_of_the_launch() {
+    let case = Case::new().with("total_limit", json!(20_000)).with("entry", json!("nothing"));
+    let case = case.with("params", json!([])).set("/grid", json!([0x7fff_ffff, 65535, 65535]));
+    let nothing = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry nothing()\n{\n    ret;\n}\n";
+    fs::write(case.path().join("k.ptx"), nothing).expect("written");
+    let output = case.run(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(
+        error.contains("step-limit") && error.contains("more than 20000 instructions"),
+        "{error}"
+    );
+}
+
+#[test]
 fn files_that_cannot_be_read() {
     refuses(&emulator(&["run", "/no/such/launch.json"]), "/no/such/launch.json");
     let case = Case::new();

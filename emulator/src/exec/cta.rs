@@ -206,6 +206,13 @@ impl<'l> Cta<'l> {
         notes
     }
 
+    /// A finding about the launch as a whole, told at the first instruction of this CTA.
+    pub(super) fn stop_launch(&mut self, kind: FindingKind, message: String) -> Finding {
+        let report = Report { kind, lane: 0, message, address: None, notes: Vec::new() };
+        self.env.report = Some(Box::new(report));
+        self.finding_at(0, 0)
+    }
+
     /// Completes the report of the environment with where it happened.
     fn finding_at(&mut self, warp: usize, pc: u32) -> Finding {
         let launch = self.env.launch;

@@ -13,11 +13,14 @@ use std::time::{Duration, Instant};
 use super::cta::{Cta, CtaStop};
 use super::env::LaunchContext;
 use crate::counters::{Count, Counters, InstructionClass};
-use crate::finding::Finding;
+use crate::finding::{Finding, FindingKind};
 use crate::random::Random;
 
 /// Rounds shorter than this are run on one thread: starting others would take longer.
 const WORTH_THREADS: Duration = Duration::from_micros(150);
+
+/// What a CTA counts for at least, so that a wild grid of empty CTAs ends.
+const CTA_STEPS: u64 = 1_000;
 
 /// What ended a grid early.
 pub(crate) enum GridError {
@@ -30,6 +33,7 @@ pub(crate) fn run(
     launch: &LaunchContext<'_>,
     threads: usize,
     resident: usize,
+    total_limit: u64,
 ) -> Result<Counters, GridError> {
     let total = launch.grid.iter().map(|&n| u64::from(n)).product::<u64>();
     let mut waiting = 0..total;
@@ -64,6 +68,16 @@ pub(crate) fn run(
         ctas = running;
         for mut cta in Vec::from_iter::<Vec<Cta<'_>>>(done) {
             totals.add(&mut cta);
+            if totals.steps > total_limit {
+                let message = format!(
+                    "the launch has executed more than {total_limit} instructions, each CTA counted with \
+                     {CTA_STEPS} or more, and {} of its {total} CTAs have not started",
+                    waiting.end - waiting.start
+                );
+                return Err(GridError::Findings(vec![
+                    cta.stop_launch(FindingKind::StepLimit, message),
+                ]));
+            }
             idle.push(cta);
         }
     }
@@ -161,6 +175,8 @@ fn commit(ctas: &mut [Cta<'_>], random: &mut Random) {
 /// Counts of the CTAs that have ended.
 struct Totals {
     counts: Vec<Count>,
+    /// Instructions of their warps, each CTA with at least [`CTA_STEPS`].
+    steps: u64,
     counters: Counters,
 }
 
@@ -168,14 +184,18 @@ impl Totals {
     fn new(launch: &LaunchContext<'_>) -> Totals {
         Totals {
             counts: vec![Count::default(); launch.kernel.code.len()],
+            steps: 0,
             counters: Counters::default(),
         }
     }
 
     fn add(&mut self, cta: &mut Cta<'_>) {
+        let mut steps = 0;
         for (sum, count) in self.counts.iter_mut().zip(&mut cta.env.counts) {
+            steps += count.warps;
             *sum += std::mem::take(count);
         }
+        self.steps = self.steps.saturating_add(steps.max(CTA_STEPS));
         self.counters.add_traffic(&std::mem::take(&mut cta.env.counters));
     }
 
