@@ -21,6 +21,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("shr.b16|b32|b64|u16|u32|u64|s16|s32|s64 d, a, b", shr),
     row("shf.l|r.clamp|wrap.b32 d, a, b, c", shf),
     row("lop3.b32 d, a, b, c, lut", lop3),
+    row("lop3.and|or.b32 d|p, a, b, c, lut, q", lop3_with_predicate).from_sm(70),
     row("prmt.b32 d, a, b, c", prmt),
     row("prmt.b32.f4e|b4e|rc8|ecl|ecr|rc16 d, a, b, c", prmt_mode),
     row("bfe.u32|s32|u64|s64 d, a, b, c", bfe),
@@ -152,33 +153,72 @@ struct Lop3;
 impl Exec for Lop3 {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
-        let words = &warp.regs.words;
-        let (a, b, c) = (&words[inst.a as usize], &words[inst.b as usize], &words[inst.c as usize]);
-        let keep: [u32; 8] =
-            std::array::from_fn(|i| if inst.aux >> i & 1 != 0 { u32::MAX } else { 0 });
-        let mut out = Lanes::default();
-        for lane in 0..LANES {
-            let (a, b, c) = (a.0[lane], b.0[lane], c.0[lane]);
-            let choose = |select: u32, one: u32, zero: u32| zero ^ (select & (one ^ zero));
-            let low = choose(b, choose(c, keep[3], keep[2]), choose(c, keep[1], keep[0]));
-            let high = choose(b, choose(c, keep[7], keep[6]), choose(c, keep[5], keep[4]));
-            out.0[lane] = choose(a, high, low);
-        }
+        let out = lop3_lanes(warp, inst);
         warp.regs.write(inst.d, mask, &out);
         Flow::Next
     }
 }
 
-fn lop3(f: &mut Form<'_, '_>) -> Lowered {
-    operands1(f)?;
+#[inline(always)]
+fn lop3_lanes(warp: &Warp, inst: &Inst) -> Lanes<u32> {
+    let words = &warp.regs.words;
+    let (a, b, c) = (&words[inst.a as usize], &words[inst.b as usize], &words[inst.c as usize]);
+    let keep: [u32; 8] = std::array::from_fn(|i| if inst.aux >> i & 1 != 0 { u32::MAX } else { 0 });
+    let mut out = Lanes::default();
+    for lane in 0..LANES {
+        let (a, b, c) = (a.0[lane], b.0[lane], c.0[lane]);
+        let choose = |select: u32, one: u32, zero: u32| zero ^ (select & (one ^ zero));
+        let low = choose(b, choose(c, keep[3], keep[2]), choose(c, keep[1], keep[0]));
+        let high = choose(b, choose(c, keep[7], keep[6]), choose(c, keep[5], keep[4]));
+        out.0[lane] = choose(a, high, low);
+    }
+    out
+}
+
+/// Takes the sources and the table.
+fn lop3_sources(f: &mut Form<'_, '_>) -> Lowered {
+    f.inst.a = f.src(Type::B32)?;
     f.inst.b = f.src(Type::B32)?;
     f.inst.c = f.src(Type::B32)?;
     let table = f.integer()?;
-    f.inst.aux = u32::try_from(table)
-        .ok()
-        .filter(|t| *t < 256)
-        .ok_or_else(|| f.fault(format!("{table} is not a table of 8 bits")))?;
+    let known = u32::try_from(table).ok().filter(|t| *t < 256);
+    f.inst.aux = known.ok_or_else(|| f.fault(format!("{table} is not a table of 8 bits")))?;
+    Ok(())
+}
+
+fn lop3(f: &mut Form<'_, '_>) -> Lowered {
+    f.inst.d = f.dst(Type::B32)?;
+    lop3_sources(f)?;
     f.run::<Lop3>()
+}
+
+/// As [`Lop3`], and whether the result is not zero, combined with a predicate: its slot is [`Inst::m`],
+/// [`Inst::imm`] flips it.
+struct Lop3Pred<const AND: bool>;
+
+impl<const AND: bool> Exec for Lop3Pred<AND> {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
+        let out = lop3_lanes(warp, inst);
+        let mut set = 0;
+        for lane in 0..LANES {
+            set |= u32::from(out.0[lane] != 0) << lane;
+        }
+        let other = warp.regs.pred(inst.m, inst.imm as u32);
+        warp.regs.write(inst.d, mask, &out);
+        warp.regs.write_pred(inst.p, mask, if AND { set & other } else { set | other });
+        Flow::Next
+    }
+}
+
+fn lop3_with_predicate(f: &mut Form<'_, '_>) -> Lowered {
+    let (d, p) = f.dst_pair(Type::B32)?;
+    f.inst.d = d;
+    f.inst.p = p.ok_or_else(|| f.fault("`lop3` with a predicate has two results"))?;
+    lop3_sources(f)?;
+    let (slot, flip) = f.src_pred()?;
+    (f.inst.m, f.inst.imm) = (slot, flip.into());
+    if f.has("and") { f.run::<Lop3Pred<true>>() } else { f.run::<Lop3Pred<false>>() }
 }
 
 /// The byte of `[b, a]` that a selector of four bits names; bit 3 replicates its sign.

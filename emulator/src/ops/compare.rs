@@ -2,32 +2,61 @@
 
 use std::marker::PhantomData;
 
-use super::half::{Brain, Half};
+use super::half::{Brain, Half, HalfFtz};
 use super::number::Single;
 use super::{Lowered, Map3, Op3, for_type};
+use crate::error::Fault;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{Ftz, LANES, Lanes, Mask, Value, Word};
 use crate::exec::warp::Warp;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
-use crate::types::{Kind, Type};
+use crate::types::{Class, Kind, Type};
+
+/// The syntax of a comparison: opcode, operators for all types or for floats, then the types and operands.
+macro_rules! comparison {
+    ($opcode:literal, all, $rest:literal) => {
+        concat!(
+            $opcode,
+            ".eq|ne|lt|le|gt|ge|lo|ls|hi|hs|equ|neu|ltu|leu|gtu|geu|num|nan[.and|or|xor]",
+            $rest
+        )
+    };
+    ($opcode:literal, float, $rest:literal) => {
+        concat!($opcode, ".eq|ne|lt|le|gt|ge|equ|neu|ltu|leu|gtu|geu|num|nan[.and|or|xor]", $rest)
+    };
+}
 
 pub(crate) const ROWS: &[Row] = &[
+    row(comparison!("setp", all, ".b16|b32|b64|u16|u32|u64|s16|s32|s64|f64 p|q, a, b, c"), setp),
+    row(comparison!("setp", float, "[.ftz].f32 p|q, a, b, c"), setp),
+    row(comparison!("setp", float, "[.ftz].f16 p, a, b, c"), setp),
+    row(comparison!("setp", float, "[.ftz].f16x2 p|q, a, b, c"), setp_pair),
+    row(comparison!("setp", float, ".bf16 p, a, b, c"), setp).from_sm(90),
+    row(comparison!("setp", float, ".bf16x2 p|q, a, b, c"), setp_pair).from_sm(90),
     row(
-        "setp.eq|ne|lt|le|gt|ge|lo|ls|hi|hs|equ|neu|ltu|leu|gtu|geu|num|nan[.and|or|xor][.ftz].b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64|f16|bf16 p|q, a, b, c",
-        setp,
-    ),
-    row(
-        "setp.eq|ne|lt|le|gt|ge|equ|neu|ltu|leu|gtu|geu|num|nan[.and|or|xor][.ftz].f16x2|bf16x2 p|q, a, b, c",
-        setp_pair,
-    ),
-    row(
-        "set.eq|ne|lt|le|gt|ge|lo|ls|hi|hs|equ|neu|ltu|leu|gtu|geu|num|nan[.and|or|xor][.ftz].u32|s32|f32.b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64 d, a, b, c",
+        comparison!(
+            "set",
+            all,
+            ".u32|s32|f32|f16.b16|b32|b64|u16|u32|u64|s16|s32|s64|f64 d, a, b, c"
+        ),
         set,
     ),
+    row(comparison!("set", float, "[.ftz].u32|s32|f32|f16.f32 d, a, b, c"), set),
+    row(comparison!("set", float, "[.ftz].u16|s16|u32|s32|f16.f16 d, a, b, c"), set),
+    row(comparison!("set", float, "[.ftz].u32|s32|f16x2.f16x2 d, a, b, c"), set_pair),
+    row(
+        comparison!("set", all, ".bf16.b16|b32|b64|u16|u32|u64|s16|s32|s64|f16|f64 d, a, b, c"),
+        set,
+    )
+    .from_sm(90),
+    row(comparison!("set", float, "[.ftz].bf16.f32 d, a, b, c"), set).from_sm(90),
+    row(comparison!("set", float, ".u16|s16|u32|s32|bf16.bf16 d, a, b, c"), set).from_sm(90),
+    row(comparison!("set", float, ".u32|s32|bf16x2.bf16x2 d, a, b, c"), set_pair).from_sm(90),
     row("selp.b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64 d, a, b, p", selp),
-    row("slct[.ftz].b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64.s32|f32 d, a, b, c", slct),
+    row("slct.b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64.s32 d, a, b, c", slct),
+    row("slct[.ftz].b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64.f32 d, a, b, c", slct),
 ];
 
 /// What a comparison needs of its operands: their order, and whether they have one.
@@ -78,7 +107,7 @@ macro_rules! ordered_floats {
         }
     )*};
 }
-ordered_floats! { f32, x => x.value(); Ftz, x => x.value(); f64, x => x; Half, x => x.0; Brain, x => x.0; }
+ordered_floats! { f32, x => x.value(); Ftz, x => x.value(); f64, x => x; Half, x => x.0; HalfFtz, x => x.0; Brain, x => x.0; }
 
 /// Comparison operators. The unordered ones hold for NaN too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +205,30 @@ impl<T: Ordered> Exec for Setp<T> {
     }
 }
 
+/// Sets the handler for a type that is compared, flushed or not.
+macro_rules! for_compared {
+    ($ty:expr, $f:expr, $t:ident => $handler:ident<$_:ident>) => {
+        match ($ty, $f.has("ftz")) {
+            (Type::F32, true) => $f.run::<$handler<Ftz>>(),
+            (Type::F16, true) => $f.run::<$handler<HalfFtz>>(),
+            (ty, _) => for_type!(ty, $f, {
+                B16 => u16, B32 => u32, B64 => u64, U16 => u16, U32 => u32, U64 => u64,
+                S16 => i16, S32 => i32, S64 => i64, F32 => f32, F64 => f64, F16 => Half, Bf16 => Brain
+            }, $t => $handler<$t>),
+        }
+    };
+}
+
+/// As `for_compared!`, for pairs.
+macro_rules! for_pairs {
+    ($ty:expr, $f:expr, $t:ident => $handler:ident<$_:ident>) => {
+        match ($ty, $f.has("ftz")) {
+            (Type::F16x2, true) => $f.run::<$handler<HalfFtz>>(),
+            (ty, _) => for_type!(ty, $f, { F16x2 => Half, Bf16x2 => Brain }, $t => $handler<$t>),
+        }
+    };
+}
+
 /// The test and the way it combines, into [`Inst::aux`].
 fn test_of(f: &mut Form<'_, '_>, ty: Type) -> Lowered {
     let found = TESTS.iter().position(|(name, ..)| f.ins.modifiers.first() == Some(name));
@@ -214,17 +267,24 @@ fn setp(f: &mut Form<'_, '_>) -> Lowered {
     let (d, p) = f.dst_pair(Type::Pred)?;
     f.inst.d = d;
     if let Some(p) = p {
+        if ty.bits() == 16 && ty.kind() == Kind::Float {
+            return Err(f.fault(format!("a comparison of .{} has one result", ty.name())));
+        }
         f.inst.p = p;
         f.inst.aux |= 1 << SECOND;
     }
     compared(f, ty)?;
-    if ty == Type::F32 && f.has("ftz") {
-        return f.run::<Setp<Ftz>>();
-    }
-    for_type!(ty, f, {
-        B16 => u16, B32 => u32, B64 => u64, U16 => u16, U32 => u32, U64 => u64, S16 => i16, S32 => i32, S64 => i64,
-        F32 => f32, F64 => f64, F16 => Half, Bf16 => Brain
-    }, T => Setp<T>)
+    for_compared!(ty, f, T => Setp<T>)
+}
+
+/// The lanes in which a test holds for the halves at `shift` of two registers.
+#[inline(always)]
+fn compare_halves<T: Ordered<Word = u32>>(warp: &Warp, inst: &Inst, shift: u32) -> Mask {
+    let half = |slot: u32| {
+        let word = &warp.regs.words[slot as usize];
+        Lanes(std::array::from_fn(|lane| word.0[lane] >> shift & 0xffff))
+    };
+    combined(warp, inst, compare::<T>(&half(inst.a), &half(inst.b), inst.aux & 0xff))
 }
 
 /// Two comparisons, one of each half: the first result is of the low one.
@@ -233,13 +293,8 @@ struct SetpPair<T>(PhantomData<T>);
 impl<T: Ordered<Word = u32>> Exec for SetpPair<T> {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
-        let half = |slot: u32, shift: u32| {
-            let word = &warp.regs.words[slot as usize];
-            Lanes(std::array::from_fn(|lane| word.0[lane] >> shift & 0xffff))
-        };
-        let low = compare::<T>(&half(inst.a, 0), &half(inst.b, 0), inst.aux & 0xff);
-        let high = compare::<T>(&half(inst.a, 16), &half(inst.b, 16), inst.aux & 0xff);
-        let (low, high) = (combined(warp, inst, low), combined(warp, inst, high));
+        let low = compare_halves::<T>(warp, inst, 0);
+        let high = compare_halves::<T>(warp, inst, 16);
         warp.regs.write_pred(inst.p, mask, high);
         warp.regs.write_pred(inst.d, mask, low);
         Flow::Next
@@ -251,40 +306,68 @@ fn setp_pair(f: &mut Form<'_, '_>) -> Lowered {
     test_of(f, ty)?;
     let (d, p) = f.dst_pair(Type::Pred)?;
     f.inst.d = d;
-    f.inst.p = p.ok_or_else(|| f.fault("a comparison of pairs has two results"))?;
+    f.inst.p = p.unwrap_or_else(|| f.body.sink(Class::Pred));
     compared(f, ty)?;
-    for_type!(ty, f, { F16x2 => Half, Bf16x2 => Brain }, T => SetpPair<T>)
+    for_pairs!(ty, f, T => SetpPair<T>)
 }
 
-/// A comparison whose result is a number: all ones, or 1.0 where [`Inst::m`] is set.
+/// A comparison whose result is a number: [`Inst::m`] where it holds, else 0.
 struct Set<T>(PhantomData<T>);
 
 impl<T: Ordered> Exec for Set<T> {
+    #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
         let (a, b) = (T::Word::read(&warp.regs, inst.a), T::Word::read(&warp.regs, inst.b));
         let test = compare::<T>(a, b, inst.aux & 0xff);
         let holds = combined(warp, inst, test);
-        let value = if inst.m != 0 { 1f32.to_bits() } else { u32::MAX };
-        let out = Lanes(std::array::from_fn(|lane| if holds >> lane & 1 != 0 { value } else { 0 }));
-        warp.regs.write(inst.d, mask, &out);
+        let value = |lane| if holds >> lane & 1 != 0 { inst.m } else { 0 };
+        warp.regs.write(inst.d, mask, &Lanes(std::array::from_fn(value)));
         Flow::Next
     }
 }
 
-fn set(f: &mut Form<'_, '_>) -> Lowered {
+/// As [`Set`], for each half.
+struct SetPair<T>(PhantomData<T>);
+
+impl<T: Ordered<Word = u32>> Exec for SetPair<T> {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
+        let low = compare_halves::<T>(warp, inst, 0);
+        let high = compare_halves::<T>(warp, inst, 16);
+        let value = |lane: usize| {
+            let half = |holds: Mask| if holds >> lane & 1 != 0 { inst.m } else { 0 };
+            half(low) | half(high) << 16
+        };
+        warp.regs.write(inst.d, mask, &Lanes(std::array::from_fn(value)));
+        Flow::Next
+    }
+}
+
+/// Takes the operands of `set`; gives the type that it compares. `ones` is the integer for true.
+fn set_operands(f: &mut Form<'_, '_>, ones: u32) -> Result<Type, Fault> {
     let types = f.types();
     let (result, ty) = (types[0], types[1]);
     test_of(f, ty)?;
     f.inst.d = f.dst(result)?;
     compared(f, ty)?;
-    f.inst.m = (result == Type::F32).into();
-    if ty == Type::F32 && f.has("ftz") {
-        return f.run::<Set<Ftz>>();
-    }
-    for_type!(ty, f, {
-        B16 => u16, B32 => u32, B64 => u64, U16 => u16, U32 => u32, U64 => u64, S16 => i16, S32 => i32, S64 => i64,
-        F32 => f32, F64 => f64
-    }, T => Set<T>)
+    f.inst.m = match result {
+        Type::F32 => 0x3f80_0000,
+        Type::F16 | Type::F16x2 => 0x3c00,
+        Type::Bf16 | Type::Bf16x2 => 0x3f80,
+        Type::U16 | Type::S16 => 0xffff,
+        _ => ones,
+    };
+    Ok(ty)
+}
+
+fn set(f: &mut Form<'_, '_>) -> Lowered {
+    let ty = set_operands(f, u32::MAX)?;
+    for_compared!(ty, f, T => Set<T>)
+}
+
+fn set_pair(f: &mut Form<'_, '_>) -> Lowered {
+    let ty = set_operands(f, 0xffff)?;
+    for_pairs!(ty, f, T => SetPair<T>)
 }
 
 /// `a` where predicate `c` holds, else `b`. [`Inst::aux`] flips the predicate.

@@ -1,5 +1,6 @@
 //! Conversions among numbers (PTX ISA, "Data Movement and Conversion Instructions: cvt").
 
+use super::exact;
 use super::half::{Brain, Half};
 use super::number::{
     Eight, Rounding, brain_from, brain_value, eight_from, eight_value, half_from, half_value,
@@ -20,11 +21,16 @@ pub(crate) const ROWS: &[Row] = &[
         cvt,
     ),
     row("cvt.rn|rz[.relu][.satfinite].f16|bf16.f32 d, a", narrow_one).from_sm(80),
+    row("cvt.rn|rz.satfinite.relu.f16|bf16.f32 d, a", narrow_one).from_sm(80),
     row("cvt.rn|rz[.relu][.satfinite].f16x2|bf16x2.f32 d, a, b", narrow_two).from_sm(80),
+    row("cvt.rn|rz.satfinite.relu.f16x2|bf16x2.f32 d, a, b", narrow_two).from_sm(80),
     row("cvt.rna[.satfinite].tf32.f32 d, a", tensor_float).from_sm(80),
-    row("cvt.rn|rz[.satfinite][.relu].tf32.f32 d, a", tensor_float).from_sm(90),
+    row("cvt.rn|rz[.relu].tf32.f32 d, a", tensor_float).from_sm(90),
+    row("cvt.rn|rz.satfinite[.relu].tf32.f32 d, a", tensor_float).from_sm(100),
     row("cvt.rn.satfinite[.relu].e4m3x2|e5m2x2.f32 d, a, b", eight_pair).from_sm(89),
+    row("cvt.rn.relu.satfinite.e4m3x2|e5m2x2.f32 d, a, b", eight_pair).from_sm(89),
     row("cvt.rn.satfinite[.relu].e4m3x2|e5m2x2.f16x2 d, a", eight_from_halves).from_sm(89),
+    row("cvt.rn.relu.satfinite.e4m3x2|e5m2x2.f16x2 d, a", eight_from_halves).from_sm(89),
     row("cvt.rn[.relu].f16x2.e4m3x2|e5m2x2 d, a", halves_from_eight).from_sm(89),
 ];
 
@@ -93,6 +99,7 @@ impl Plan {
 
     fn apply(self, raw: u64) -> u64 {
         match (self.read(raw), self.to.kind()) {
+            (Number::Int(x), Kind::Float) if self.to == Type::F64 => self.double(x),
             (Number::Int(x), Kind::Float) => self.float(int_to_double_odd(x)),
             (Number::Int(x), _) => (if self.sat { self.clamp(x) } else { x }) as u64,
             (Number::Float(x), Kind::Float) => self.float(x),
@@ -115,6 +122,11 @@ impl Plan {
         }
         // `as` saturates at i128, far outside of every type.
         self.clamp(rounded_to_integer(x, self.rounding) as i128) as u64
+    }
+
+    fn double(self, x: i128) -> u64 {
+        let bits = exact::Number::of_integer(x).to_bits(self.rounding);
+        if self.sat { f64::from_bits(bits).clamp(0.0, 1.0).to_bits() } else { bits }
     }
 
     fn float(self, x: f64) -> u64 {

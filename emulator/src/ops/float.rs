@@ -18,10 +18,17 @@ pub(crate) const ROWS: &[Row] = &[
     row("mul[.rn|rz|rm|rp][.ftz][.sat].f32 d, a, b", arithmetic2::<Mul, MulExact>),
     row("fma.rn|rz|rm|rp[.ftz][.sat].f32 d, a, b, c", fma),
     row("mad.rn|rz|rm|rp[.ftz][.sat].f32 d, a, b, c", fma),
-    row("div.approx|full[.ftz].f32 d, a, b", div),
+    row("div.approx[.ftz].f32 d, a, b", div_approx),
+    row("div.full[.ftz].f32 d, a, b", div),
     row("div.rn|rz|rm|rp[.ftz].f32 d, a, b", div),
-    row("min[.ftz][.NaN][.xorsign][.abs].f32 d, a, b", extreme::<false>),
-    row("max[.ftz][.NaN][.xorsign][.abs].f32 d, a, b", extreme::<true>),
+    row("min[.ftz].f32 d, a, b, c", extreme::<false>),
+    row("max[.ftz].f32 d, a, b, c", extreme::<true>),
+    row("min[.ftz].NaN.f32 d, a, b, c", extreme::<false>).from_sm(80),
+    row("max[.ftz].NaN.f32 d, a, b, c", extreme::<true>).from_sm(80),
+    row("min[.ftz][.NaN].xorsign.abs.f32 d, a, b", extreme::<false>).from_sm(86),
+    row("max[.ftz][.NaN].xorsign.abs.f32 d, a, b", extreme::<true>).from_sm(86),
+    row("min[.ftz][.NaN].abs.f32 d, a, b, c", extreme::<false>).from_sm(100),
+    row("max[.ftz][.NaN].abs.f32 d, a, b, c", extreme::<true>).from_sm(100),
     row("abs[.ftz].f32 d, a", sign1::<Abs>),
     row("neg[.ftz].f32 d, a", sign1::<Neg>),
     row("copysign.f32 d, a, b", copysign32),
@@ -125,7 +132,7 @@ impl Op1<u64, u64> for Neg {
 struct Sat<O>(PhantomData<O>);
 
 #[inline(always)]
-fn saturate(x: f32) -> f32 {
+pub(crate) fn saturate(x: f32) -> f32 {
     if x > 0.0 { if x < 1.0 { x } else { 1.0 } } else { 0.0 }
 }
 
@@ -153,7 +160,7 @@ pub(crate) trait Exact: 'static {
 pub(crate) struct AddExact;
 pub(crate) struct SubExact;
 pub(crate) struct MulExact;
-struct FmaExact;
+pub(crate) struct FmaExact;
 struct DivExact;
 
 /// A sum rounded to odd. The zero sum of numbers with opposite signs is negative when rounding down.
@@ -211,7 +218,7 @@ impl Exact for DivExact {
 struct Directed<E>(PhantomData<E>);
 
 const FTZ: u32 = 8;
-const SAT: u32 = 16;
+pub(crate) const SAT: u32 = 16;
 
 impl<E: Exact> Exec for Directed<E> {
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
@@ -271,7 +278,27 @@ fn fma(f: &mut Form<'_, '_>) -> Lowered {
     }
 }
 
-/// `.approx` and `.full` are within 2 ulp of the quotient; the nearest one is a legal result.
+/// `a · (1/b)`: the reciprocal of a divisor beyond 2^126 is subnormal and counts as zero.
+struct DivApprox;
+
+impl<T: Single> Op2<T, T, T> for DivApprox {
+    #[inline(always)]
+    fn apply(a: T, b: T) -> T {
+        let (a, b) = (a.value(), b.value());
+        let huge = b.abs() > f32::from_bits(0x7e80_0000);
+        T::of(if huge { a * 0f32.copysign(b) } else { a / b })
+    }
+}
+
+fn div_approx(f: &mut Form<'_, '_>) -> Lowered {
+    operands2(f)?;
+    if f.has("ftz") {
+        return f.run::<Map2<DivApprox, Ftz, Ftz, Ftz>>();
+    }
+    f.run::<Map2<DivApprox, f32, f32, f32>>()
+}
+
+/// `.full` is within 2 ulp of the quotient; the nearest one is a legal result.
 fn div(f: &mut Form<'_, '_>) -> Lowered {
     operands2(f)?;
     f.inst.c = f.inst.b;
@@ -285,7 +312,7 @@ fn div(f: &mut Form<'_, '_>) -> Lowered {
 }
 
 /// `.NaN`: a NaN operand gives NaN. `.xorsign.abs`: the extreme of the magnitudes, with the product's sign.
-struct Extreme<const MAX: bool, const NAN: bool, const XOR: bool>;
+pub(crate) struct Extreme<const MAX: bool, const NAN: bool, const XOR: bool>;
 
 impl<T: Single, const MAX: bool, const NAN: bool, const XOR: bool> Op2<T, T, T>
     for Extreme<MAX, NAN, XOR>
@@ -307,8 +334,8 @@ impl<T: Single, const MAX: bool, const NAN: bool, const XOR: bool> Op2<T, T, T>
 fn extreme<const MAX: bool>(f: &mut Form<'_, '_>) -> Lowered {
     operands2(f)?;
     let xor = f.has("xorsign");
-    if xor != f.has("abs") {
-        return Err(f.fault("`.xorsign` and `.abs` go together"));
+    if !xor && (f.has("abs") || f.peek().is_some()) {
+        return super::mixed::extreme_of_three::<MAX>(f);
     }
     match (f.has("ftz"), f.has("NaN"), xor) {
         (false, false, false) => f.run::<Map2<Extreme<MAX, false, false>, f32, f32, f32>>(),
@@ -382,7 +409,8 @@ impl Exec for Testp {
                 1 => category == Infinite,
                 2 => category != Nan,
                 3 => category == Nan,
-                4 => category == Normal,
+                // Zeros count as normal.
+                4 => matches!(category, Normal | Zero),
                 _ => category == Subnormal,
             };
             result |= u32::from(holds) << lane;

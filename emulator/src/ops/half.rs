@@ -15,10 +15,18 @@ pub(crate) const ROWS: &[Row] = &[
     row("sub[.rn][.ftz][.sat].f16|f16x2 d, a, b", half2::<Sub>),
     row("mul[.rn][.ftz][.sat].f16|f16x2 d, a, b", half2::<Mul>),
     row("fma.rn[.ftz][.sat|relu].f16|f16x2 d, a, b, c", half3),
-    row("min[.ftz][.NaN].f16|f16x2|bf16|bf16x2 d, a, b", extreme::<false>).from_sm(80),
-    row("max[.ftz][.NaN].f16|f16x2|bf16|bf16x2 d, a, b", extreme::<true>).from_sm(80),
-    row("abs.f16|f16x2|bf16|bf16x2 d, a", sign::<false>),
-    row("neg.f16|f16x2|bf16|bf16x2 d, a", sign::<true>),
+    row("min[.ftz][.NaN].f16|f16x2 d, a, b", extreme::<false>).from_sm(80),
+    row("max[.ftz][.NaN].f16|f16x2 d, a, b", extreme::<true>).from_sm(80),
+    row("min[.ftz][.NaN].xorsign.abs.f16|f16x2 d, a, b", extreme::<false>).from_sm(86),
+    row("max[.ftz][.NaN].xorsign.abs.f16|f16x2 d, a, b", extreme::<true>).from_sm(86),
+    row("min[.NaN].bf16|bf16x2 d, a, b", extreme::<false>).from_sm(80),
+    row("max[.NaN].bf16|bf16x2 d, a, b", extreme::<true>).from_sm(80),
+    row("min[.NaN].xorsign.abs.bf16|bf16x2 d, a, b", extreme::<false>).from_sm(86),
+    row("max[.NaN].xorsign.abs.bf16|bf16x2 d, a, b", extreme::<true>).from_sm(86),
+    row("abs[.ftz].f16|f16x2 d, a", sign::<false>),
+    row("neg[.ftz].f16|f16x2 d, a", sign::<true>),
+    row("abs.bf16|bf16x2 d, a", sign::<false>).from_sm(80),
+    row("neg.bf16|bf16x2 d, a", sign::<true>).from_sm(80),
     row("add[.rn].bf16|bf16x2 d, a, b", half2::<Add>).from_sm(90),
     row("sub[.rn].bf16|bf16x2 d, a, b", half2::<Sub>).from_sm(90),
     row("mul[.rn].bf16|bf16x2 d, a, b", half2::<Mul>).from_sm(90),
@@ -39,7 +47,7 @@ pub(crate) struct Brain(pub(crate) f32);
 
 /// Half precision under `.ftz`: subnormals are zero going in and coming out.
 #[derive(Clone, Copy)]
-struct HalfFtz(f32);
+pub(crate) struct HalfFtz(pub(crate) f32);
 
 impl Value for Half {
     type Word = u32;
@@ -161,7 +169,7 @@ fn clamp<const C: u32>(x: f32) -> f32 {
     match C {
         SAT if x > 0.0 => x.min(1.0),
         SAT => 0.0,
-        RELU if x < 0.0 => 0.0,
+        RELU if x <= 0.0 => 0.0,
         _ => x,
     }
 }
@@ -186,23 +194,27 @@ impl<N: Narrow, const C: u32> Op3<N, N, N, N> for Fma<C> {
     }
 }
 
-/// The smaller or larger number; `.NaN` passes NaN on.
-struct Extreme<const MAX: bool, const NAN: bool>;
+/// The smaller or larger number; `.NaN` passes NaN on. `.xorsign.abs`: of the magnitudes, with the product's sign.
+struct Extreme<const MAX: bool, const NAN: bool, const XOR: bool>;
 
-impl<N: Narrow, const MAX: bool, const NAN: bool> Op2<N, N, N> for Extreme<MAX, NAN> {
+impl<N: Narrow, const MAX: bool, const NAN: bool, const XOR: bool> Op2<N, N, N>
+    for Extreme<MAX, NAN, XOR>
+{
     #[inline(always)]
     fn apply(a: N, b: N) -> N {
-        let (x, y) = (a.value(), b.value());
+        let sign = (a.value().to_bits() ^ b.value().to_bits()) & 0x8000_0000;
+        let (x, y) = if XOR { (a.value().abs(), b.value().abs()) } else { (a.value(), b.value()) };
         let tie = x == y && x.is_sign_negative() != MAX;
         let first = y.is_nan() || tie || if MAX { x > y } else { x < y };
         let poisoned = NAN && (x.is_nan() || y.is_nan());
-        N::of(if poisoned {
+        let pick = if poisoned {
             f32::NAN
         } else if first {
             x
         } else {
             y
-        })
+        };
+        N::of(if XOR { f32::from_bits(pick.to_bits() | sign) } else { pick })
     }
 }
 
@@ -296,14 +308,22 @@ fn half3(f: &mut Form<'_, '_>) -> Lowered {
 
 fn extreme<const MAX: bool>(f: &mut Form<'_, '_>) -> Lowered {
     operands2(f)?;
-    match (is_brain(f), f.has("ftz"), f.has("NaN")) {
-        (true, true, _) => Err(f.fault("`.ftz` does not go with bf16")),
-        (true, _, false) => run2::<Extreme<MAX, false>, Brain>(f),
-        (true, _, true) => run2::<Extreme<MAX, true>, Brain>(f),
-        (_, false, false) => run2::<Extreme<MAX, false>, Half>(f),
-        (_, true, false) => run2::<Extreme<MAX, false>, HalfFtz>(f),
-        (_, false, true) => run2::<Extreme<MAX, true>, Half>(f),
-        (_, true, true) => run2::<Extreme<MAX, true>, HalfFtz>(f),
+    match (f.has("NaN"), f.has("xorsign")) {
+        (false, false) => extreme_of::<Extreme<MAX, false, false>>(f),
+        (false, true) => extreme_of::<Extreme<MAX, false, true>>(f),
+        (true, false) => extreme_of::<Extreme<MAX, true, false>>(f),
+        (true, true) => extreme_of::<Extreme<MAX, true, true>>(f),
+    }
+}
+
+fn extreme_of<O>(f: &mut Form<'_, '_>) -> Lowered
+where
+    O: Op2<Brain, Brain, Brain> + Op2<Half, Half, Half> + Op2<HalfFtz, HalfFtz, HalfFtz>,
+{
+    match (is_brain(f), f.has("ftz")) {
+        (true, _) => run2::<O, Brain>(f),
+        (_, false) => run2::<O, Half>(f),
+        (_, true) => run2::<O, HalfFtz>(f),
     }
 }
 
@@ -322,12 +342,24 @@ impl<const NEG: bool, const MASK: u32> Op1<u32, u32> for Sign<NEG, MASK> {
     }
 }
 
+/// As [`Sign`], after flushing each half.
+struct FlushedSign<const NEG: bool, const MASK: u32>;
+
+impl<const NEG: bool, const MASK: u32> Op1<u32, u32> for FlushedSign<NEG, MASK> {
+    #[inline(always)]
+    fn apply(a: u32) -> u32 {
+        Sign::<NEG, MASK>::apply(flush_half(a & 0xffff) | flush_half(a >> 16) << 16)
+    }
+}
+
 fn sign<const NEG: bool>(f: &mut Form<'_, '_>) -> Lowered {
     operands1(f)?;
-    if f.ty().bits() == 32 {
-        return f.run::<Map1<Sign<NEG, 0x8000_8000>, u32, u32>>();
+    match (f.ty().bits() == 32, f.has("ftz")) {
+        (true, false) => f.run::<Map1<Sign<NEG, 0x8000_8000>, u32, u32>>(),
+        (false, false) => f.run::<Map1<Sign<NEG, 0x8000>, u32, u32>>(),
+        (true, true) => f.run::<Map1<FlushedSign<NEG, 0x8000_8000>, u32, u32>>(),
+        (false, true) => f.run::<Map1<FlushedSign<NEG, 0x8000>, u32, u32>>(),
     }
-    f.run::<Map1<Sign<NEG, 0x8000>, u32, u32>>()
 }
 
 #[cfg(test)]

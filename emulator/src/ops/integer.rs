@@ -28,6 +28,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("mul.hi.u16|s16|u32|s32|u64|s64 d, a, b", int2::<MulHigh>),
     row("mul.wide.u16|s16|u32|s32 d, a, b", mul_wide),
     row("mul24.lo|hi.u32|s32 d, a, b", mul24),
+    row("mad24.lo|hi.u32|s32 d, a, b, c", mad24),
+    row("mad24.hi.sat.s32 d, a, b, c", mad24_high_sat),
     row("mad.lo.u16|s16|u32|s32|u64|s64 d, a, b, c", int3::<Mad>),
     row("mad.hi.u16|s16|u32|s32|u64|s64 d, a, b, c", int3::<MadHigh>),
     row("mad.hi.sat.s32 d, a, b, c", mad_high_sat),
@@ -47,6 +49,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("max.u16|s16|u32|s32|u64|s64 d, a, b", int2::<Max>),
     row("min.relu.s32 d, a, b", signed2::<MinRelu>).from_sm(90),
     row("max.relu.s32 d, a, b", signed2::<MaxRelu>).from_sm(90),
+    row("min.relu.s16x2 d, a, b", signed_pair2::<MinRelu>).from_sm(90),
+    row("max.relu.s16x2 d, a, b", signed_pair2::<MaxRelu>).from_sm(90),
     row("min.u16x2|s16x2 d, a, b", pair2::<Min>).from_sm(90),
     row("max.u16x2|s16x2 d, a, b", pair2::<Max>).from_sm(90),
     row("dp4a.u32|s32.u32|s32 d, a, b, c", dot::<4>),
@@ -68,8 +72,8 @@ op! { Min<T: Int>(a, b) => if b < a { b } else { a } }
 op! { Max<T: Int>(a, b) => if b > a { b } else { a } }
 op! { AddSat(a: i32, b: i32) -> i32 => a.saturating_add(b) }
 op! { SubSat(a: i32, b: i32) -> i32 => a.saturating_sub(b) }
-op! { MinRelu(a: i32, b: i32) -> i32 => a.min(b).max(0) }
-op! { MaxRelu(a: i32, b: i32) -> i32 => a.max(b).max(0) }
+op! { MinRelu<T: Int>(a, b) => a.min(b).max(T::wrap(0)) }
+op! { MaxRelu<T: Int>(a, b) => a.max(b).max(T::wrap(0)) }
 
 /// An operation on every integer type of 16, 32 and 64 bits.
 pub(crate) trait IntOp1: Op1<i16, i16> + Op1<i32, i32> + Op1<i64, i64> {}
@@ -117,7 +121,7 @@ fn signed2<O: Op2<i32, i32, i32>>(f: &mut Form<'_, '_>) -> Lowered {
 /// Two halves of a word, each on its own.
 struct Pair<O>(std::marker::PhantomData<O>);
 
-impl<O: Op2<u16, u16, u16> + Op2<i16, i16, i16>> Op2<u32, u32, u32> for Pair<O> {
+impl<O: Op2<u16, u16, u16>> Op2<u32, u32, u32> for Pair<O> {
     #[inline(always)]
     fn apply(a: u32, b: u32) -> u32 {
         let low: u16 = O::apply(a as u16, b as u16);
@@ -126,7 +130,7 @@ impl<O: Op2<u16, u16, u16> + Op2<i16, i16, i16>> Op2<u32, u32, u32> for Pair<O> 
     }
 }
 
-impl<O: Op2<u16, u16, u16> + Op2<i16, i16, i16>> Op2<i32, i32, i32> for Pair<O> {
+impl<O: Op2<i16, i16, i16>> Op2<i32, i32, i32> for Pair<O> {
     #[inline(always)]
     fn apply(a: i32, b: i32) -> i32 {
         let low: i16 = O::apply(a as i16, b as i16);
@@ -138,6 +142,11 @@ impl<O: Op2<u16, u16, u16> + Op2<i16, i16, i16>> Op2<i32, i32, i32> for Pair<O> 
 fn pair2<O: Op2<u16, u16, u16> + Op2<i16, i16, i16>>(f: &mut Form<'_, '_>) -> Lowered {
     operands2(f)?;
     for_type!(f.ty(), f, { U16x2 => u32, S16x2 => i32 }, T => Map2<Pair<O>, T, T, T>)
+}
+
+fn signed_pair2<O: Op2<i16, i16, i16>>(f: &mut Form<'_, '_>) -> Lowered {
+    operands2(f)?;
+    f.run::<Map2<Pair<O>, i32, i32, i32>>()
 }
 
 /// The type of twice the size.
@@ -237,6 +246,44 @@ fn mul24(f: &mut Form<'_, '_>) -> Lowered {
     }
 }
 
+struct Mad24<const HIGH: bool>;
+
+impl<const HIGH: bool> Op3<u32, u32, u32, u32> for Mad24<HIGH> {
+    #[inline(always)]
+    fn apply(a: u32, b: u32, c: u32) -> u32 {
+        let product: u32 = Mul24::<HIGH>::apply(a, b);
+        product.wrapping_add(c)
+    }
+}
+
+impl<const HIGH: bool> Op3<i32, i32, i32, i32> for Mad24<HIGH> {
+    #[inline(always)]
+    fn apply(a: i32, b: i32, c: i32) -> i32 {
+        let product: i32 = Mul24::<HIGH>::apply(a, b);
+        product.wrapping_add(c)
+    }
+}
+
+fn mad24(f: &mut Form<'_, '_>) -> Lowered {
+    operands3(f)?;
+    match (f.ty(), f.has("hi")) {
+        (Type::U32, false) => f.run::<Map3<Mad24<false>, u32, u32, u32, u32>>(),
+        (Type::U32, true) => f.run::<Map3<Mad24<true>, u32, u32, u32, u32>>(),
+        (_, false) => f.run::<Map3<Mad24<false>, i32, i32, i32, i32>>(),
+        (_, true) => f.run::<Map3<Mad24<true>, i32, i32, i32, i32>>(),
+    }
+}
+
+op! { Mad24HighSat(a: i32, b: i32, c: i32) -> i32 => {
+    let product: i32 = Mul24::<true>::apply(a, b);
+    product.saturating_add(c)
+} }
+
+fn mad24_high_sat(f: &mut Form<'_, '_>) -> Lowered {
+    operands3(f)?;
+    f.run::<Map3<Mad24HighSat, i32, i32, i32, i32>>()
+}
+
 // ---- Carry: one bit a lane beside the registers (PTX ISA, "Extended-Precision Integer Arithmetic Instructions")
 
 /// An operation with a carry going in and coming out.
@@ -267,9 +314,15 @@ impl Carry for SubBorrow {
 impl<const HIGH: bool> Carry for MadCarry<HIGH> {
     #[inline(always)]
     fn apply<T: Int>(a: T, b: T, c: T, carry: bool) -> (T, bool) {
-        let product = (a.wide() as u128).wrapping_mul(b.wide() as u128);
-        let part = T::wrap((if HIGH { product >> T::BITS } else { product }) as i128);
-        AddCarry::apply(part, c, c, carry)
+        let (a, b) = (a.wide(), b.wide());
+        let mask = u128::MAX >> (128 - T::BITS);
+        let part = match (HIGH, T::SIGNED) {
+            (true, true) => (a.wrapping_mul(b) >> T::BITS) as u128,
+            (true, false) => (a as u128).wrapping_mul(b as u128) >> T::BITS,
+            (false, _) => a.wrapping_mul(b) as u128,
+        };
+        let sum = (part & mask) + (c.wide() as u128 & mask) + u128::from(carry);
+        (T::wrap(sum as i128), sum >> T::BITS != 0)
     }
 }
 
@@ -307,13 +360,7 @@ fn carry<O: Carry, const IN: bool, const OUT: bool>(f: &mut Form<'_, '_>) -> Low
 /// As [`carry`], with three sources; a high product depends on the sign.
 fn carry3<O: Carry, const IN: bool, const OUT: bool>(f: &mut Form<'_, '_>) -> Lowered {
     operands3(f)?;
-    if f.ty().bits() == 64 || !f.has("hi") || f.ty() == Type::U32 {
-        if f.ty() == Type::S64 && f.has("hi") {
-            return Err(f.fault("the signed high product of 64 bits with carry is not supported"));
-        }
-        return for_type!(f.ty(), f, { U32 => u32, S32 => u32, U64 => u64, S64 => u64 }, T => WithCarry<O, T, IN, OUT>);
-    }
-    Err(f.fault("the signed high product with carry is not supported"))
+    for_type!(f.ty(), f, { U32 => u32, S32 => i32, U64 => u64, S64 => i64 }, T => WithCarry<O, T, IN, OUT>)
 }
 
 // ---- Dot products of bytes

@@ -21,14 +21,18 @@ pub(crate) mod compare;
 pub(crate) mod control;
 pub(crate) mod convert;
 pub(crate) mod copy;
+pub(crate) mod directed;
+pub(crate) mod exact;
 pub(crate) mod float;
 pub(crate) mod half;
 pub(crate) mod integer;
 pub(crate) mod ldmatrix;
 pub(crate) mod matrix;
 pub(crate) mod memory;
+pub(crate) mod mixed;
 pub(crate) mod moves;
 pub(crate) mod number;
+pub(crate) mod pack;
 pub(crate) mod shuffle;
 pub(crate) mod special;
 
@@ -47,11 +51,14 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { class: InstructionClass::Integer, rows: integer::ROWS },
     Family { class: InstructionClass::Bits, rows: bits::ROWS },
     Family { class: InstructionClass::Float, rows: float::ROWS },
+    Family { class: InstructionClass::Float, rows: mixed::ROWS },
     Family { class: InstructionClass::Double, rows: float::DOUBLE_ROWS },
+    Family { class: InstructionClass::Double, rows: directed::ROWS },
     Family { class: InstructionClass::Half, rows: half::ROWS },
     Family { class: InstructionClass::Special, rows: special::ROWS },
     Family { class: InstructionClass::Compare, rows: compare::ROWS },
     Family { class: InstructionClass::Convert, rows: convert::ROWS },
+    Family { class: InstructionClass::Convert, rows: pack::ROWS },
     Family { class: InstructionClass::Move, rows: moves::ROWS },
     Family { class: InstructionClass::Memory, rows: memory::ROWS },
     Family { class: InstructionClass::Atomic, rows: atomic::ROWS },

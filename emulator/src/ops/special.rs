@@ -28,8 +28,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("sqrt.rn|rz|rm|rp[.ftz].f32 d, a", rounded::<Root>),
     row("rcp.rn.f64 d, a", double::<Reciprocal>),
     row("sqrt.rn.f64 d, a", double::<Root>),
-    row("rcp.approx.ftz.f64 d, a", double::<Reciprocal>),
-    row("rsqrt.approx[.ftz].f64 d, a", double::<ReciprocalRoot>),
+    row("rsqrt.approx.f64 d, a", double::<ReciprocalRoot>),
 ];
 
 /// A function of one f32 through f64; the f64 is right to far more bits than an f32 has.
