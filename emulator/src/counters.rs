@@ -179,6 +179,15 @@ impl Traffic {
         }
     }
 
+    /// Counts a copy of one run of bytes.
+    pub(crate) fn count_range(&mut self, start: u64, bytes: u64) {
+        if bytes > 0 {
+            self.bytes += bytes;
+            self.sectors += ((start + bytes - 1) >> 5) - (start >> 5) + 1;
+            self.ideal_sectors += bytes.div_ceil(32);
+        }
+    }
+
     /// As [`Traffic::count`], for any addresses.
     fn scattered(&mut self, addresses: &Lanes<u64>, mask: Mask, bytes: u64) {
         let (mut sorted, mut count) = ([0u64; LANES], 0);

@@ -38,6 +38,8 @@ pub enum FindingKind {
     StepLimit,
     /// Two accesses to one byte, one of them a write, that nothing orders.
     Race,
+    /// More calls inside calls than the stack of a thread holds.
+    StackOverflow,
     /// `trap`, or a failed assertion of the kernel.
     Trap,
     /// An operand value that the instruction does not define.
@@ -65,6 +67,7 @@ impl FindingKind {
             Deadlock => "deadlock",
             StepLimit => "step-limit",
             Race => "race",
+            StackOverflow => "stack-overflow",
             Trap => "trap",
             Operand => "operand",
         }

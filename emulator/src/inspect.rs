@@ -73,7 +73,7 @@ pub fn inspect(name: &str, text: &str) -> Result<Inspection, ParseError> {
     for function in &tree.functions {
         each_instruction(function.body.as_deref().unwrap_or_default(), &mut |ins| {
             let fault = match table::find(ins) {
-                Ok(pattern) if pattern.row.sm > tree.sm => {
+                Ok((pattern, _)) if pattern.row.sm > tree.sm => {
                     format!("needs sm_{}, not sm_{}", pattern.row.sm, tree.sm)
                 }
                 Ok(_) => return,

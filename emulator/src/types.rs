@@ -172,7 +172,7 @@ impl Space {
             "reg" => Space::Reg,
             "param" | "param::entry" | "param::func" => Space::Param,
             "global" => Space::Global,
-            "shared" | "shared::cta" => Space::Shared,
+            "shared" | "shared::cta" | "shared::cluster" => Space::Shared,
             "local" => Space::Local,
             "const" => Space::Const,
             _ => return None,

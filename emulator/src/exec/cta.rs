@@ -1,8 +1,10 @@
 //! Running one CTA: its warps in turn until they have exited or wait for other CTAs.
 
 use super::barrier::Barriers;
+use super::bulk::Bulk;
 use super::env::{Env, LaunchContext};
 use super::lanes::{ALL, LANES, Lanes, Mask, lanes};
+use super::mbarrier::Mbarriers;
 use super::run::{self, Stop, run_warp};
 use super::warp::{State, Warp};
 use crate::counters::{Count, Counters, InstructionClass};
@@ -24,7 +26,7 @@ pub(crate) enum CtaStop {
 
 /// A CTA and everything it owns. The object is used again for other CTAs of the launch.
 pub(crate) struct Cta<'l> {
-    warps: Vec<Warp>,
+    pub(super) warps: Vec<Warp>,
     pub(crate) env: Env<'l>,
     order: Vec<usize>,
     pub(crate) finding: Option<Finding>,
@@ -49,6 +51,8 @@ impl<'l> Cta<'l> {
                 .contains(Checks::SHARED_RACES)
                 .then(Default::default)
                 .filter(|_| launch.shared_bytes > 0),
+            mbarriers: Mbarriers::default(),
+            bulk: Bulk::default(),
             committing: false,
             report: None,
             waiting: 0,
@@ -77,6 +81,8 @@ impl<'l> Cta<'l> {
         if let Some(races) = &mut env.races {
             races.reset(launch.warps as usize, launch.shared_bytes as usize);
         }
+        env.mbarriers.clear();
+        env.bulk.clear();
         env.random = Random::new(launch.seed, linear);
         let uniform = Uniform { launch, cta, linear };
         for (index, warp) in self.warps.iter_mut().enumerate() {
@@ -108,14 +114,15 @@ impl<'l> Cta<'l> {
                 }
             }
             self.order = order;
+            self.land_wanted();
             if self.finding.is_some() {
                 break CtaStop::Fault;
             }
             if !alive {
-                break CtaStop::Done;
+                break self.finish();
             }
-            if !progress {
-                break self.stuck();
+            if !progress && !self.resume() {
+                break if self.finding.is_some() { CtaStop::Fault } else { self.stuck() };
             }
         };
     }
@@ -180,6 +187,9 @@ impl<'l> Cta<'l> {
                 );
                 (FindingKind::Barrier, message)
             }
+            State::Retry { .. } => {
+                (FindingKind::Deadlock, "the thread waits for an mbarrier for ever".into())
+            }
             _ => (FindingKind::Deadlock, "every thread of the CTA waits for another".into()),
         }
     }
@@ -194,6 +204,7 @@ impl<'l> Cta<'l> {
                         format!("wait for lanes {}", shown(wanted & !group.mask))
                     }
                     State::Barrier { id, .. } => format!("wait at barrier {id}"),
+                    State::Retry { .. } => "wait for an mbarrier".into(),
                     _ => "wait".into(),
                 };
                 let text = format!("warp {}: lanes {} {what}", warp.index, shown(group.mask));
@@ -207,6 +218,9 @@ impl<'l> Cta<'l> {
                 ));
             }
         }
+        for (address, state) in self.env.mbarriers.waiting() {
+            notes.push((None, format!("the mbarrier at {address:#x} {state}")));
+        }
         if notes.len() > 16 {
             let more = notes.len() - 16;
             notes.truncate(16);
@@ -216,7 +230,7 @@ impl<'l> Cta<'l> {
     }
 
     /// Completes the report of the environment with where it happened.
-    fn finding_at(&mut self, warp: usize, pc: u32) -> Finding {
+    pub(super) fn finding_at(&mut self, warp: usize, pc: u32) -> Finding {
         let launch = self.env.launch;
         let report = self.env.report.take().unwrap_or_else(|| {
             let message = "the launch ended here without a reason".into();

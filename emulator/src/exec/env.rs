@@ -1,7 +1,9 @@
 //! Everything that a handler sees beside its own warp.
 
 use super::barrier::Barriers;
+use super::bulk::Bulk;
 use super::lanes::{Lanes, Mask};
+use super::mbarrier::Mbarriers;
 use super::races::SharedRaces;
 use crate::counters::{Count, Counters};
 use crate::error::Source;
@@ -53,6 +55,9 @@ pub(crate) struct Env<'l> {
     pub(crate) barriers: Barriers,
     /// Order of the accesses to shared memory; absent where that check is off.
     pub(crate) races: Option<Box<SharedRaces>>,
+    pub(crate) mbarriers: Mbarriers,
+    /// Bulk copies in flight.
+    pub(crate) bulk: Bulk,
     /// Set while the round commits: instructions that order CTAs may run.
     pub(crate) committing: bool,
     /// Why the last handler returned [`Flow::Fault`].
@@ -99,6 +104,15 @@ impl Env<'_> {
     pub(crate) fn report(&mut self, report: Report) -> Flow {
         self.report.get_or_insert_with(|| Box::new(report));
         Flow::Fault
+    }
+
+    /// Tells the race check which phases of mbarriers have completed.
+    pub(crate) fn settle_phases(&mut self) {
+        while let Some(address) = self.mbarriers.take_completed() {
+            if let Some(races) = &mut self.races {
+                races.phase_completed(address);
+            }
+        }
     }
 
     /// Whether an instruction that other CTAs see has to wait for the end of the round.

@@ -14,6 +14,10 @@ pub(crate) enum Flow {
     Branch,
     /// The executing lanes go where [`Env::targets`] says, lane by lane.
     Scatter,
+    /// As [`Flow::Scatter`], into a function with code of its own.
+    Call,
+    /// As [`Flow::Scatter`], back from one.
+    Return,
     /// The executing lanes end.
     Exit,
     /// The executing lanes stay here until the other lanes of [`Env::wanted`] arrive.

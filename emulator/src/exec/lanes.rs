@@ -190,6 +190,15 @@ impl Registers {
         *target = (*target & !mask) | (value & mask);
     }
 
+    /// Sets one lane of a register.
+    pub(crate) fn set_lane(&mut self, class: Class, slot: u32, lane: usize, value: u64) {
+        match class {
+            Class::Pred => self.write_pred(slot, 1 << lane, if value != 0 { ALL } else { 0 }),
+            Class::Word => self.words[slot as usize].0[lane] = value as u32,
+            Class::Double => self.doubles[slot as usize].0[lane] = value,
+        }
+    }
+
     /// One lane of a register of either file.
     pub(crate) fn lane(&self, class: Class, slot: u32, lane: usize) -> u64 {
         match class {

@@ -1,12 +1,17 @@
 //! Running a lowered entry.
 
 pub(crate) mod barrier;
+pub(crate) mod bulk;
 pub(crate) mod copies;
 pub(crate) mod cta;
 pub(crate) mod env;
 pub(crate) mod grid;
 pub(crate) mod inst;
 pub(crate) mod lanes;
+pub(crate) mod mbarrier;
+pub(crate) mod order;
 pub(crate) mod races;
 pub(crate) mod run;
+pub(crate) mod stack;
+pub(crate) mod wait;
 pub(crate) mod warp;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use super::barrier::BARRIERS;
 use super::lanes::{LANES, Lanes, Mask, lanes};
+use super::order::Object;
 use crate::memory::FIRST_OFFSET;
 use crate::memory::access::Access;
 
@@ -17,23 +18,23 @@ const LAST_CLOCK: u32 = (1 << 24) - 1;
 /// Program counters that a record can hold.
 const PC_BITS: u32 = 22;
 
-/// One access, packed: clock of the warp (24), warp (5), lane (5), bytes of the word (4), program counter (22).
+/// One access, packed: clock of the warp (24), warp (6), lane (5), bytes of the word (4), program counter (22).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Record(u64);
+pub(super) struct Record(u64);
 
 impl Record {
-    fn new(clock: u32, warp: u32, lane: usize, bytes: u32, pc: u32) -> Record {
-        let place = u64::from(warp & 31) << 5 | lane as u64 & 31;
+    pub(super) fn new(clock: u32, warp: u32, lane: usize, bytes: u32, pc: u32) -> Record {
+        let place = u64::from(warp & 63) << 5 | lane as u64 & 31;
         let pc = u64::from(pc & ((1 << PC_BITS) - 1));
-        Record(u64::from(clock) << 36 | place << 26 | u64::from(bytes) << PC_BITS | pc)
+        Record(u64::from(clock) << 37 | place << 26 | u64::from(bytes) << PC_BITS | pc)
     }
 
     fn clock(self) -> u32 {
-        (self.0 >> 36) as u32
+        (self.0 >> 37) as u32
     }
 
     fn warp(self) -> u32 {
-        (self.0 >> 31) as u32 & 31
+        (self.0 >> 31) as u32 & 63
     }
 
     fn lane(self) -> u32 {
@@ -60,24 +61,30 @@ pub(crate) struct Race {
     pub(crate) other_lane: u32,
     pub(crate) other_pc: u32,
     pub(crate) other_wrote: bool,
+    /// Whether that was a copy in flight, and no warp.
+    pub(crate) other_copied: bool,
 }
 
 /// The order of accesses to the shared memory of one CTA.
 #[derive(Debug, Default)]
 pub(crate) struct SharedRaces {
-    warps: usize,
-    /// For each warp, the clock up to which it has seen each other warp; its own clock at its own place.
+    pub(super) warps: usize,
+    /// For each warp, the clock up to which it has seen each other warp and, last, the agent of asynchronous copies;
+    /// its own clock at its own place.
     clocks: Vec<u32>,
-    writes: Vec<Record>,
+    pub(super) writes: Vec<Record>,
     reads: Vec<Record>,
     /// What the threads that have arrived at each barrier had seen, and what those of its last phase had.
     arriving: Vec<Vec<u32>>,
     complete: Vec<Vec<u32>>,
     /// What came before the last atomic at an address.
     atomics: HashMap<u64, Vec<u32>>,
+    pub(super) mbarriers: Vec<Object>,
+    /// Asynchronous copies that have landed at an mbarrier.
+    pub(super) agent_clock: u32,
 }
 
-fn join(into: &mut [u32], from: &[u32]) {
+pub(super) fn join(into: &mut [u32], from: &[u32]) {
     for (mine, theirs) in into.iter_mut().zip(from) {
         *mine = (*mine).max(*theirs);
     }
@@ -87,10 +94,11 @@ impl SharedRaces {
     /// Forgets everything: a new CTA of `warps` warps with `bytes` of shared memory starts.
     pub(crate) fn reset(&mut self, warps: usize, bytes: usize) {
         self.warps = warps;
+        let columns = self.columns();
         self.clocks.clear();
-        self.clocks.resize(warps * warps, 0);
+        self.clocks.resize(warps * columns, 0);
         for warp in 0..warps {
-            self.clocks[warp * warps + warp] = 1;
+            self.clocks[warp * columns + warp] = 1;
         }
         for records in [&mut self.writes, &mut self.reads] {
             records.clear();
@@ -100,19 +108,33 @@ impl SharedRaces {
             list.resize(BARRIERS, Vec::new());
             list.iter_mut().for_each(|seen| {
                 seen.clear();
-                seen.resize(warps, 0);
+                seen.resize(columns, 0);
             });
         }
         self.atomics.clear();
+        self.mbarriers.clear();
+        self.agent_clock = 0;
     }
 
-    fn seen(&mut self, warp: u32) -> &mut [u32] {
-        let start = warp as usize * self.warps;
-        &mut self.clocks[start..start + self.warps]
+    /// Clocks that each warp keeps.
+    #[inline(always)]
+    pub(super) fn columns(&self) -> usize {
+        self.warps + 1
+    }
+
+    /// Where the clocks of a warp are.
+    fn row(&self, warp: u32) -> std::ops::Range<usize> {
+        let start = warp as usize * self.columns();
+        start..start + self.columns()
+    }
+
+    pub(super) fn seen(&mut self, warp: u32) -> &mut [u32] {
+        let row = self.row(warp);
+        &mut self.clocks[row]
     }
 
     fn own(&self, warp: u32) -> u32 {
-        self.clocks[warp as usize * self.warps + warp as usize]
+        self.clocks[warp as usize * self.columns() + warp as usize]
     }
 
     /// The lanes of a warp are ordered: what they did before comes before what they do next.
@@ -124,29 +146,30 @@ impl SharedRaces {
 
     /// A warp arrives at a barrier: everything that it has done comes before those that leave it.
     pub(crate) fn arrive(&mut self, id: u32, warp: u32) {
-        let start = warp as usize * self.warps;
-        join(&mut self.arriving[id as usize], &self.clocks[start..start + self.warps]);
+        let row = self.row(warp);
+        join(&mut self.arriving[id as usize], &self.clocks[row]);
         self.tick(warp);
     }
 
     /// The last thread has arrived.
     pub(crate) fn completed(&mut self, id: u32) {
-        let seen = std::mem::replace(&mut self.arriving[id as usize], vec![0; self.warps]);
+        let none = vec![0; self.columns()];
+        let seen = std::mem::replace(&mut self.arriving[id as usize], none);
         self.complete[id as usize] = seen;
     }
 
     /// A warp leaves a barrier.
     pub(crate) fn leave(&mut self, id: u32, warp: u32) {
-        let start = warp as usize * self.warps;
-        join(&mut self.clocks[start..start + self.warps], &self.complete[id as usize]);
+        let row = self.row(warp);
+        join(&mut self.clocks[row], &self.complete[id as usize]);
     }
 
     /// A warp releases and acquires at an address.
     pub(crate) fn synchronise(&mut self, address: u64, warp: u32) {
-        let (start, warps) = (warp as usize * self.warps, self.warps);
-        let object = self.atomics.entry(address).or_insert_with(|| vec![0; warps]);
-        join(&mut self.clocks[start..start + warps], object);
-        join(object, &self.clocks[start..start + warps]);
+        let (row, columns) = (self.row(warp), self.columns());
+        let object = self.atomics.entry(address).or_insert_with(|| vec![0; columns]);
+        join(&mut self.clocks[row.clone()], object);
+        join(object, &self.clocks[row]);
         self.tick(warp);
     }
 
@@ -157,7 +180,7 @@ impl SharedRaces {
         if record.warp() == warp {
             return clock < self.own(warp) || record.lane() == lane as u32 || record.pc() == pc;
         }
-        self.clocks[warp as usize * self.warps + record.warp() as usize] >= clock
+        self.clocks[warp as usize * self.columns() + record.warp() as usize] >= clock
     }
 
     /// Checks and remembers one access of a warp, `bytes` a lane, by offset into shared memory.
@@ -193,6 +216,7 @@ impl SharedRaces {
                         other_lane: other.lane(),
                         other_pc: other.pc(),
                         other_wrote,
+                        other_copied: other.warp() as usize == self.warps,
                     });
                 }
             }

@@ -74,6 +74,7 @@ fn choose(warp: &mut Warp, env: &Env<'_>) -> Option<usize> {
     let ready = |group: &Group| match group.state {
         State::Ready => true,
         State::Barrier { id, phase } => env.barriers.phase(id) > phase,
+        State::Retry { events } => env.mbarriers.events > events,
         _ => false,
     };
     let mut chosen: Option<usize> = None;
@@ -83,7 +84,10 @@ fn choose(warp: &mut Warp, env: &Env<'_>) -> Option<usize> {
             continue;
         }
         any = true;
-        if group.credit > 0 && chosen.is_none_or(|c| group.pc < warp.groups[c].pc) {
+        let before = |other: &Group| {
+            (group.depth > other.depth) || (group.depth == other.depth && group.pc < other.pc)
+        };
+        if group.credit > 0 && chosen.is_none_or(|c| before(&warp.groups[c])) {
             chosen = Some(index);
         }
     }
@@ -96,23 +100,27 @@ fn choose(warp: &mut Warp, env: &Env<'_>) -> Option<usize> {
     if let State::Barrier { id, phase } = group.state {
         warp.released |= group.mask;
         warp.votes = env.barriers.result(id, phase);
-        group.state = State::Ready;
     }
+    group.state = State::Ready;
     Some(index)
 }
 
 /// Joins groups at the same instruction; lanes that waited there for others try again.
 fn merge(warp: &mut Warp) {
     let joinable = |group: &Group| matches!(group.state, State::Ready | State::Meet { .. });
-    warp.groups.sort_unstable_by_key(|g| (g.pc, !joinable(g)));
+    warp.groups.sort_unstable_by_key(|g| (g.pc, !joinable(g), g.depth));
     let mut kept: usize = 0;
     for index in 1..warp.groups.len() {
         let group = warp.groups[index];
         let last = &mut warp.groups[kept];
-        if last.pc == group.pc && joinable(last) && joinable(&group) {
+        // Lanes that wait for others of another depth of a recursion meet them all the same.
+        let waits = |group: &Group| matches!(group.state, State::Meet { .. });
+        let level = last.depth == group.depth || waits(last) || waits(&group);
+        if last.pc == group.pc && level && joinable(last) && joinable(&group) {
             last.mask |= group.mask;
             last.state = State::Ready;
             last.credit = last.credit.max(group.credit);
+            last.depth = last.depth.max(group.depth);
         } else {
             kept += 1;
             warp.groups[kept] = group;
@@ -202,9 +210,16 @@ fn part(warp: &mut Warp, env: &mut Env<'_>, index: usize, pc: u32, mask: Mask, f
         count.warps -= u64::from(back == mask);
         count.threads -= u64::from(back.count_ones());
     }
+    let below = match flow {
+        Flow::Call => group.depth + 1,
+        Flow::Return => group.depth.saturating_sub(1),
+        _ => group.depth,
+    };
     let mut add = |mask: Mask, pc: u32, state: State| {
         if mask != 0 {
-            warp.groups.push(Group { pc, mask, state, credit: CREDIT });
+            // Lanes that a call or a return leaves behind stay where they are.
+            let depth = if mask & rest == mask { group.depth } else { below };
+            warp.groups.push(Group { pc, mask, state, depth, credit: CREDIT });
         }
     };
     match flow {
@@ -213,7 +228,7 @@ fn part(warp: &mut Warp, env: &mut Env<'_>, index: usize, pc: u32, mask: Mask, f
             add(mask, env.launch.kernel.code[pc as usize].aux, State::Ready);
             add(rest, pc + 1, State::Ready);
         }
-        Flow::Scatter => {
+        Flow::Scatter | Flow::Call | Flow::Return => {
             let first = env.targets.0[mask.trailing_zeros() as usize];
             let mut left = mask;
             while left != 0 {
@@ -251,7 +266,7 @@ fn part(warp: &mut Warp, env: &mut Env<'_>, index: usize, pc: u32, mask: Mask, f
             add(rest, pc + 1, State::Ready);
         }
         Flow::Retry => {
-            add(mask, pc, State::Retry);
+            add(mask, pc, State::Retry { events: env.mbarriers.events });
             add(rest, pc + 1, State::Ready);
         }
         Flow::Next | Flow::Fault => {}

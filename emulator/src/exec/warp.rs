@@ -2,6 +2,7 @@
 
 use super::barrier::Votes;
 use super::lanes::{ALL, LANES, Lanes, Mask, Registers};
+use super::stack::Stack;
 use crate::lower::kernel::{Kernel, Uniform};
 use crate::memory::FIRST_OFFSET;
 use crate::memory::region::Region;
@@ -23,8 +24,10 @@ pub(crate) enum State {
     },
     /// Waits for the end of the round to run an instruction that orders CTAs.
     Defer,
-    /// Runs its instruction again when other warps have run.
-    Retry,
+    /// Runs its instruction again when an mbarrier has changed since this many changes.
+    Retry {
+        events: u64,
+    },
 }
 
 /// Lanes at one instruction.
@@ -33,6 +36,9 @@ pub(crate) struct Group {
     pub(crate) pc: u32,
     pub(crate) mask: Mask,
     pub(crate) state: State,
+    /// Calls that are on the way of its lanes. The deepest group runs first, so that lanes which do not
+    /// call wait behind the call for those that do.
+    pub(crate) depth: u32,
     /// Instructions left before another group of the warp gets its turn.
     pub(crate) credit: u32,
 }
@@ -64,6 +70,8 @@ pub(crate) struct Warp {
     pub(crate) steps: u64,
     /// Times that the clock was read.
     pub(crate) clock_reads: u64,
+    /// Calls that have not returned.
+    pub(crate) stack: Option<Box<Stack>>,
     /// Local memory of all lanes, one after the other.
     pub(crate) local: Option<Region>,
     /// Asynchronous copies that nobody has waited for.
@@ -91,6 +99,7 @@ impl Warp {
             carry: 0,
             steps: 0,
             clock_reads: 0,
+            stack: (!kernel.callees.is_empty()).then(|| Box::new(Stack::new(kernel.stack_bottom))),
             local: local.flatten(),
             copies: Default::default(),
         }
@@ -108,13 +117,22 @@ impl Warp {
         self.present = present;
         self.live = present;
         self.groups.clear();
-        self.groups.push(Group { pc: 0, mask: present, state: State::Ready, credit: CREDIT });
+        self.groups.push(Group {
+            pc: 0,
+            mask: present,
+            state: State::Ready,
+            depth: 0,
+            credit: CREDIT,
+        });
         self.released = 0;
         self.steps = 0;
         self.clock_reads = 0;
         self.carry = 0;
         self.written.fill(0);
         self.copies.clear();
+        if let Some(stack) = &mut self.stack {
+            stack.clear();
+        }
         if let Some(local) = &self.local {
             local.clear();
         }

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use super::call::InPlace;
+use super::callee::{Frame, Graph, Pending};
 use super::form::Form;
 use super::kernel::{Constant, ConstantValue, Param, SharedVariable};
 use super::plan::{Meta, Plan};
@@ -15,11 +17,9 @@ use crate::counters::InstructionClass;
 use crate::error::Fault;
 use crate::exec::inst::Inst;
 use crate::memory::FIRST_OFFSET;
-use crate::parse::ast::{Function, Instruction, Operand, Statement, Tree, Variable};
+use crate::parse::ast::{Function, Instruction, Statement, Tree, Variable};
 use crate::types::{Class, Space, Type};
 
-/// Calls inside calls; a recursion runs into this.
-const MAX_CALLS: usize = 24;
 /// Instructions of an entry with all its calls in place.
 const MAX_CODE: usize = 1 << 22;
 /// Slot of predicates written `_`; slot 0 is the constant true.
@@ -29,17 +29,9 @@ pub(crate) const SINK: u32 = 0;
 
 type Result<T> = std::result::Result<T, Fault>;
 
-/// A call that is being lowered in place.
-#[derive(Debug)]
-struct Inline {
-    name: String,
-    /// Label behind the call.
-    end: u32,
-}
-
 /// An entry being lowered.
 pub(crate) struct Body<'s> {
-    tree: &'s Tree<'s>,
+    pub(super) tree: &'s Tree<'s>,
     plan: Option<&'s Plan>,
     pub(crate) scopes: Scopes<'s>,
     pub(crate) registers: Vec<Register>,
@@ -60,12 +52,18 @@ pub(crate) struct Body<'s> {
     shared_at: HashMap<(u32, &'s str), u64>,
     pub(crate) shared_end: u64,
     pub(crate) local_bytes: u64,
-    calls: Vec<Inline>,
+    /// Calls that are being lowered in place, innermost last.
+    pub(super) calls: Vec<InPlace>,
+    pub(super) graph: Graph<'s>,
+    /// Functions with code of their own.
+    pub(super) pending: Vec<Pending>,
+    /// The frame of the one being lowered.
+    pub(super) frame: Option<Frame>,
     /// Architecture that the module is written for.
     pub(crate) sm: u32,
 }
 
-fn class_index(class: Class) -> usize {
+pub(super) fn class_index(class: Class) -> usize {
     match class {
         Class::Word => 0,
         Class::Double => 1,
@@ -100,6 +98,9 @@ impl<'s> Body<'s> {
             shared_end: FIRST_OFFSET,
             local_bytes: 0,
             calls: Vec::new(),
+            graph: Graph::new(tree),
+            pending: Vec::new(),
+            frame: None,
             sm: tree.sm,
         };
         body.module_variables()?;
@@ -109,7 +110,8 @@ impl<'s> Body<'s> {
         }
         let statements = entry.body.as_deref().unwrap_or_default();
         body.block(statements)?;
-        body.end_of_body(entry.line)?;
+        body.end_of_body("exit", entry.line)?;
+        body.callees()?;
         body.resolve_labels()?;
         Ok(body)
     }
@@ -134,7 +136,7 @@ impl<'s> Body<'s> {
         Ok(())
     }
 
-    fn declare(&mut self, name: &'s str, symbol: Symbol, line: u32) -> Result<()> {
+    pub(super) fn declare(&mut self, name: &'s str, symbol: Symbol, line: u32) -> Result<()> {
         if self.scopes.add(name, symbol) {
             return Ok(());
         }
@@ -156,7 +158,10 @@ impl<'s> Body<'s> {
 
     /// What a name stands for here.
     pub(crate) fn find(&mut self, name: &str) -> Option<Symbol> {
-        match self.scopes.find(name)? {
+        let Some(symbol) = self.scopes.find(name) else {
+            return self.graph.find(name).map(Symbol::Function);
+        };
+        match symbol {
             Symbol::ModuleShared { index } => {
                 Some(self.shared_variable(&self.tree.variables[index]))
             }
@@ -185,7 +190,7 @@ impl<'s> Body<'s> {
 
     // ---- Statements
 
-    fn block(&mut self, statements: &'s [Statement<'s>]) -> Result<()> {
+    pub(super) fn block(&mut self, statements: &'s [Statement<'s>]) -> Result<()> {
         // Labels are seen before they are reached, so they come first.
         for statement in statements {
             match statement {
@@ -197,6 +202,12 @@ impl<'s> Body<'s> {
                 }
                 Statement::BranchTargets { name, labels, line }
                     if !self.scopes.add_table(name, labels.clone()) =>
+                {
+                    return Err(Fault::new(*line, format!("`{name}` is declared twice")));
+                }
+                Statement::CallTargets { name, line, .. }
+                | Statement::CallPrototype { name, line }
+                    if !self.scopes.add_prototype(name) =>
                 {
                     return Err(Fault::new(*line, format!("`{name}` is declared twice")));
                 }
@@ -214,7 +225,9 @@ impl<'s> Body<'s> {
                 }
                 Ok(())
             }
-            Statement::BranchTargets { .. } => Ok(()),
+            Statement::BranchTargets { .. }
+            | Statement::CallTargets { .. }
+            | Statement::CallPrototype { .. } => Ok(()),
             Statement::Instruction(ins) => self.instruction(ins),
             Statement::Block(inner) => {
                 self.scopes.open();
@@ -281,27 +294,39 @@ impl<'s> Body<'s> {
                 return Err(Fault::new(variable.line, message));
             }
         };
-        if self.local_bytes > 1 << 19 {
+        if self.frame.as_ref().map_or(self.local_bytes, |f| f.bytes) > 1 << 19 {
             return Err(Fault::new(variable.line, "more than 512 KiB of local memory per thread"));
         }
         self.declare(variable.name, symbol, variable.line)
     }
 
     fn local_variable(&mut self, variable: &Variable<'s>) -> u64 {
-        let offset = self.local_bytes.next_multiple_of(variable.align.max(1));
-        self.local_bytes = offset + variable.bytes;
+        let end = match &mut self.frame {
+            Some(frame) => &mut frame.bytes,
+            None => &mut self.local_bytes,
+        };
+        let offset = end.next_multiple_of(variable.align.max(1));
+        *end = offset + variable.bytes;
         offset
     }
 
-    /// Falling off the end of an entry ends the thread.
-    fn end_of_body(&mut self, line: u32) -> Result<()> {
-        let ins = Instruction {
-            guard: None,
-            opcode: "exit",
-            modifiers: Vec::new(),
-            operands: Vec::new(),
-            line,
+    /// The address of byte `offset` of the local memory of the entry, or of the function with code of its own.
+    pub(crate) fn local_address(&mut self, class: Class, offset: i64) -> u32 {
+        let Some(frame) = &mut self.frame else {
+            return self
+                .constant(class, ConstantValue::Bits(FIRST_OFFSET.wrapping_add(offset as u64)));
         };
+        let next = &mut self.slots[class_index(class)];
+        *frame.addresses.entry((class, offset)).or_insert_with(|| {
+            *next += 1;
+            *next - 1
+        })
+    }
+
+    /// Falling off the end of a body is an `exit` or a `ret`.
+    pub(super) fn end_of_body(&mut self, opcode: &'static str, line: u32) -> Result<()> {
+        let ins =
+            Instruction { guard: None, opcode, modifiers: Vec::new(), operands: Vec::new(), line };
         self.instruction(&ins)
     }
 
@@ -364,11 +389,17 @@ impl<'s> Body<'s> {
 
     // ---- Instructions
 
-    fn instruction(&mut self, ins: &Instruction<'s>) -> Result<()> {
+    pub(super) fn instruction(&mut self, ins: &Instruction<'s>) -> Result<()> {
         if self.code.len() >= MAX_CODE {
             return Err(Fault::new(ins.line, format!("more than {MAX_CODE} instructions")));
         }
-        let pattern = table::find(ins)?;
+        let (pattern, order) = table::find(ins)?;
+        let reordered = order.map(|modifiers| Instruction {
+            modifiers,
+            operands: ins.operands.clone(),
+            ..*ins
+        });
+        let ins = reordered.as_ref().unwrap_or(ins);
         if pattern.row.sm > self.sm {
             let (needs, has) = (pattern.row.sm, self.sm);
             return Err(Fault::new(
@@ -380,127 +411,14 @@ impl<'s> Body<'s> {
         form.guard()?;
         (pattern.row.lower)(&mut form)?;
         form.finish()?;
-        let Form { mut inst, reads, writes, targets, falls, partial, skip, .. } = form;
+        let Form { inst, reads, writes, targets, falls, partial, skip, .. } = form;
         if skip {
             return Ok(());
         }
         let guarded = ins.guard.is_some();
-        inst.site = self.code.len() as u32;
-        self.code.push(inst);
-        self.lines.push(ins.line);
-        self.classes.push(pattern.class);
         let proves = !guarded && !partial;
-        self.metas.push(Meta { reads, writes, guarded, proves, targets, falls: falls || guarded });
-        Ok(())
-    }
-
-    /// The label behind the call that is being lowered in place; none in the entry itself.
-    pub(crate) fn return_label(&self) -> Option<u32> {
-        self.calls.last().map(|call| call.end)
-    }
-
-    /// Lowers a device function in place of a call. `results` and `arguments` name `.param` variables of the caller.
-    pub(crate) fn call(
-        &mut self,
-        ins: &Instruction<'s>,
-        name: &'s str,
-        results: &[Operand<'s>],
-        arguments: &[Operand<'s>],
-    ) -> Result<()> {
-        let fault = |message: String| Fault::new(ins.line, message);
-        let tree = self.tree;
-        let function = tree
-            .functions
-            .iter()
-            .filter(|f| !f.entry && f.name == name)
-            .max_by_key(|f| f.body.is_some());
-        let function =
-            function.ok_or_else(|| fault(format!("function `{name}` is not declared")))?;
-        let Some(statements) = &function.body else {
-            return Err(fault(format!("function `{name}` has no body in this file")));
-        };
-        if self.calls.len() >= MAX_CALLS || self.calls.iter().any(|c| c.name == name) {
-            return Err(fault(format!("recursive call of `{name}` is not supported")));
-        }
-        if results.len() != function.returns.len() || arguments.len() != function.params.len() {
-            let (r, a) = (function.returns.len(), function.params.len());
-            return Err(fault(format!("`{name}` takes {a} parameters and returns {r}")));
-        }
-        let formal = function.returns.iter().chain(&function.params);
-        let mut bound = Vec::new();
-        for (variable, actual) in formal.zip(results.iter().chain(arguments)) {
-            bound.push((variable.name, self.bind(ins, variable, actual)?, variable.line));
-        }
-        let end = self.new_label();
-        if let Some((guard, negated)) = ins.guard {
-            self.branch_around((guard, !negated), end, ins.line)?;
-        }
-        self.calls.push(Inline { name: name.to_owned(), end });
-        self.scopes.open_function();
-        for (name, symbol, line) in bound {
-            self.declare(name, symbol, line)?;
-        }
-        let result = self.block(statements);
-        self.scopes.close();
-        self.calls.pop();
-        self.place_label(end);
-        result
-    }
-
-    /// What a formal parameter stands for: the caller's `.param` variable itself.
-    fn bind(
-        &mut self,
-        ins: &Instruction<'s>,
-        formal: &Variable<'s>,
-        actual: &Operand<'s>,
-    ) -> Result<Symbol> {
-        let fault = |message: String| Fault::new(ins.line, message);
-        let Operand::Name(actual) = *actual else {
-            return Err(fault("a call passes `.param` variables only".into()));
-        };
-        let symbol =
-            self.find(actual).ok_or_else(|| fault(format!("`{actual}` is not declared")))?;
-        match symbol {
-            Symbol::CallParam { bytes, .. }
-                if bytes == formal.bytes && formal.space == Space::Param =>
-            {
-                Ok(symbol)
-            }
-            Symbol::CallParam { bytes, .. } if formal.space == Space::Param => Err(fault(format!(
-                "`{actual}` has {bytes} bytes, `{}` has {}",
-                formal.name, formal.bytes
-            ))),
-            _ => Err(fault(format!(
-                "`{actual}` is not a `.param` variable; other ways to pass are not supported"
-            ))),
-        }
-    }
-
-    fn branch_around(&mut self, guard: (&'s str, bool), end: u32, line: u32) -> Result<()> {
-        let ins = Instruction {
-            guard: Some(guard),
-            opcode: "bra",
-            modifiers: Vec::new(),
-            operands: Vec::new(),
-            line,
-        };
-        let mut form = Form::new(self, &ins);
-        form.guard()?;
-        form.run::<crate::ops::control::Branch>()?;
-        let Form { mut inst, reads, .. } = form;
-        inst.site = self.code.len() as u32;
-        self.code.push(inst);
-        self.lines.push(line);
-        self.classes.push(InstructionClass::Control);
-        let meta = Meta {
-            reads,
-            writes: Vec::new(),
-            guarded: true,
-            proves: false,
-            targets: vec![end],
-            falls: true,
-        };
-        self.metas.push(meta);
+        let meta = Meta { reads, writes, guarded, proves, targets, falls: falls || guarded };
+        self.push(inst, ins.line, pattern.class, meta);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use super::special::{self, Clock, Found};
 use super::symbols::Symbol;
 use crate::error::Fault;
 use crate::exec::inst::{Exec, Flow, Inst, UNTRACKED, handler};
-use crate::memory::FIRST_OFFSET;
+use crate::exec::lanes::LANES;
 use crate::parse::ast::{Base, Instruction, Operand};
 use crate::types::{Class, Kind, Space, Type};
 
@@ -255,6 +255,11 @@ impl<'f, 's> Form<'f, 's> {
         Ok((self.body.slot(index), flip))
     }
 
+    /// As [`Form::src`], for an operand that was taken before.
+    pub(crate) fn source_of(&mut self, operand: &Operand<'s>, ty: Type) -> Result<u32> {
+        self.source(operand, ty, false).map(|(slot, _)| slot)
+    }
+
     fn source(&mut self, operand: &Operand<'s>, ty: Type, wide: bool) -> Result<(u32, Type)> {
         if let Operand::Name(name) = *operand
             && let Some(Symbol::Register(index)) = self.body.find(name)
@@ -262,6 +267,17 @@ impl<'f, 's> Form<'f, 's> {
             self.check_type(index, ty, wide)?;
             self.reads.push(index);
             return Ok((self.body.slot(index), self.body.registers[index as usize].ty));
+        }
+        if let Operand::Name(name) | Operand::SymbolOffset(name, _) = *operand
+            && let Some(Symbol::Local { offset, .. } | Symbol::CallParam { offset, .. }) =
+                self.body.find(name)
+        {
+            let extra = if let Operand::SymbolOffset(_, extra) = *operand { extra } else { 0 };
+            self.address_type(name, ty)?;
+            return Ok((
+                self.body.local_address(ty.class(), (offset as i64).wrapping_add(extra)),
+                ty,
+            ));
         }
         let (value, ty) = self.constant(operand, ty)?;
         Ok((self.body.constant(ty.class(), value), ty))
@@ -273,6 +289,9 @@ impl<'f, 's> Form<'f, 's> {
             Operand::Name(name) => {
                 if let Some(found) = special::find(name, None) {
                     return self.special(found, name, ty);
+                }
+                if name == "WARP_SZ" {
+                    return Ok((ConstantValue::Bits(LANES as u64), ty));
                 }
                 self.symbol_address(name, 0, ty)
             }
@@ -316,25 +335,26 @@ impl<'f, 's> Form<'f, 's> {
         let Some(symbol) = self.body.find(name) else {
             return Err(self.fault(format!("`{name}` is not declared")));
         };
-        if !matches!(ty.bits(), 32 | 64) || ty.kind() == Kind::Float {
-            return Err(self.fault(format!("the address of `{name}` is not a .{}", ty.name())));
-        }
+        self.address_type(name, ty)?;
         let value = match symbol {
             Symbol::Shared { address, .. } => {
                 ConstantValue::Bits(address.wrapping_add(offset as u64))
-            }
-            Symbol::Local { offset: at, .. } | Symbol::CallParam { offset: at, .. } => {
-                ConstantValue::Bits((FIRST_OFFSET + at).wrapping_add(offset as u64))
             }
             Symbol::EntryParam { offset: at, .. } => {
                 ConstantValue::Bits(u64::from(at).wrapping_add(offset as u64))
             }
             Symbol::Global { index, .. } => ConstantValue::Global(index, offset),
-            Symbol::Register(_) | Symbol::ModuleShared { .. } => {
-                return Err(self.fault(format!("an offset may not follow register `{name}`")));
-            }
+            Symbol::Function(index) if offset == 0 => ConstantValue::Function(index),
+            _ => return Err(self.fault(format!("an offset may not follow `{name}`"))),
         };
         Ok((value, ty))
+    }
+
+    fn address_type(&self, name: &str, ty: Type) -> Result<()> {
+        if matches!(ty.bits(), 32 | 64) && ty.kind() != Kind::Float {
+            return Ok(());
+        }
+        Err(self.fault(format!("the address of `{name}` is not a .{}", ty.name())))
     }
 
     /// The bits of a literal as a value of the type.
@@ -470,11 +490,14 @@ impl<'f, 's> Form<'f, 's> {
             Symbol::EntryParam { offset, .. } => {
                 (Space::Param, Place::EntryParam, ConstantValue::Bits(offset.into()))
             }
-            Symbol::CallParam { offset, .. } => {
-                (Space::Param, Place::CallParam, ConstantValue::Bits(FIRST_OFFSET + offset))
-            }
-            Symbol::Local { offset, .. } => {
-                (Space::Local, Place::Dynamic, ConstantValue::Bits(FIRST_OFFSET + offset))
+            Symbol::CallParam { offset: at, .. } | Symbol::Local { offset: at, .. } => {
+                let (lives, place) = match symbol {
+                    Symbol::Local { .. } => (Space::Local, Place::Dynamic),
+                    _ => (Space::Param, Place::CallParam),
+                };
+                self.lives_in(name, lives, space)?;
+                let slot = self.body.local_address(Class::Double, at as i64);
+                return Ok((slot, true, offset, place));
             }
             Symbol::Shared { address, .. } => {
                 (Space::Shared, Place::Dynamic, ConstantValue::Bits(address))
@@ -483,18 +506,21 @@ impl<'f, 's> Form<'f, 's> {
                 let space = if constant { Space::Const } else { Space::Global };
                 (space, Place::Dynamic, ConstantValue::Global(index, 0))
             }
-            Symbol::Register(_) | Symbol::ModuleShared { .. } => {
-                return Err(self.fault(format!("`{name}` is a register")));
+            Symbol::Register(_) | Symbol::ModuleShared { .. } | Symbol::Function(_) => {
+                return Err(self.fault(format!("`{name}` is not a variable")));
             }
         };
-        let generic_ok = space == Space::Generic && lives == Space::Global;
-        if lives != space && !generic_ok {
-            let (lives, wanted) = (lives.name(), space.name());
-            return Err(self.fault(format!(
-                "`{name}` is in {lives} memory, but the instruction wants {wanted}"
-            )));
-        }
+        self.lives_in(name, lives, space)?;
         Ok((self.body.constant(Class::Double, value), true, offset, place))
+    }
+
+    fn lives_in(&self, name: &str, lives: Space, wanted: Space) -> Result<()> {
+        if lives == wanted || (wanted == Space::Generic && lives == Space::Global) {
+            return Ok(());
+        }
+        let (lives, wanted) = (lives.name(), wanted.name());
+        Err(self
+            .fault(format!("`{name}` is in {lives} memory, but the instruction wants {wanted}")))
     }
 
     /// A label operand, as an index that becomes a program counter when the body is complete.

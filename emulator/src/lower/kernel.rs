@@ -6,6 +6,7 @@ use crate::exec::inst::Inst;
 use crate::parse::ast::BlockLimits;
 use crate::types::Class;
 
+use super::callee::{Callee, function_address};
 use super::special::Special;
 
 /// An entry, lowered.
@@ -35,8 +36,12 @@ pub(crate) struct Kernel {
     pub(crate) shared: Vec<SharedVariable>,
     /// End of the declared shared memory, as an address.
     pub(crate) shared_end: u32,
-    /// Local memory of one lane.
+    /// Local memory of one lane, its stack included.
     pub(crate) local_bytes: u64,
+    /// Where the stack begins in it.
+    pub(crate) stack_bottom: u64,
+    /// Functions with code of their own.
+    pub(crate) callees: Vec<Callee>,
     pub(crate) limits: BlockLimits,
 }
 
@@ -80,6 +85,8 @@ pub(crate) enum ConstantValue {
     /// The address of a module variable plus an offset.
     Global(usize, i64),
     Special(Special),
+    /// The address of a function, by its index in the module.
+    Function(usize),
 }
 
 /// What constants are computed from.
@@ -98,6 +105,7 @@ impl Uniform<'_> {
                 self.launch.globals[index].wrapping_add(offset as u64)
             }
             ConstantValue::Special(special) => special.value(self, warp, lane as u32),
+            ConstantValue::Function(index) => function_address(index),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The tree to code that runs: names become slots, labels program counters, opcodes handlers.
 
 pub(crate) mod body;
+pub(crate) mod call;
+pub(crate) mod callee;
 pub(crate) mod form;
 pub(crate) mod kernel;
 pub(crate) mod plan;
@@ -27,10 +29,14 @@ pub(crate) fn entry(tree: &Tree<'_>, function: &Function<'_>) -> Result<Kernel, 
             format!("{bytes} bytes of shared memory are more than any device has"),
         ));
     }
-    let plan = Plan::new(&first.metas, &first.registers, first.shared_end);
+    let roots: Vec<u32> = std::iter::once(0).chain(first.pending.iter().map(|p| p.entry)).collect();
+    let plan = Plan::new(&first.metas, &roots, &first.registers, first.shared_end);
     let mut body = Body::lower(tree, function, Some(&plan))?;
     let tracks = tracks(&mut body, &plan);
     let [words, doubles, preds] = body.slots.map(|n| n as usize);
+    let callees = call::finished(&body, &plan);
+    let stack_bottom = body.local_bytes.next_multiple_of(16);
+    let local_bytes = stack_bottom + callee::stack_bytes(&callees);
     Ok(Kernel {
         name: function.name.to_owned(),
         code: body.code,
@@ -46,7 +52,9 @@ pub(crate) fn entry(tree: &Tree<'_>, function: &Function<'_>) -> Result<Kernel, 
         param_bytes: body.param_bytes,
         shared: body.shared,
         shared_end: body.shared_end as u32,
-        local_bytes: body.local_bytes.next_multiple_of(32),
+        local_bytes: local_bytes.next_multiple_of(32),
+        stack_bottom,
+        callees,
         limits: function.limits,
     })
 }

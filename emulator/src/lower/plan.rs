@@ -72,9 +72,9 @@ struct Block {
     next: Vec<usize>,
 }
 
-fn blocks(metas: &[Meta]) -> Vec<Block> {
+fn blocks(metas: &[Meta], roots: &[u32]) -> Vec<Block> {
     let mut leader = vec![false; metas.len() + 1];
-    leader[0] = true;
+    roots.iter().for_each(|&root| leader[root as usize] = true);
     for (pc, meta) in metas.iter().enumerate() {
         meta.targets.iter().for_each(|&t| leader[t as usize] = true);
         if !meta.targets.is_empty() || !meta.falls {
@@ -95,17 +95,20 @@ fn blocks(metas: &[Meta]) -> Vec<Block> {
 }
 
 /// Registers that some read may find unwritten.
-fn unproven(metas: &[Meta], registers: usize) -> Set {
+fn unproven(metas: &[Meta], roots: &[u32], registers: usize) -> Set {
     let mut found = Set::new(registers, false);
     if metas.is_empty() {
         return found;
     }
-    let blocks = blocks(metas);
+    let blocks = blocks(metas, roots);
     let mut entering: Vec<Set> = blocks.iter().map(|_| Set::new(registers, true)).collect();
-    entering[0] = Set::new(registers, false);
     let mut reached = vec![false; blocks.len()];
-    reached[0] = true;
-    let mut work = vec![0];
+    let mut work: Vec<usize> =
+        (0..blocks.len()).filter(|&b| roots.contains(&(blocks[b].start as u32))).collect();
+    for &root in &work {
+        entering[root] = Set::new(registers, false);
+        reached[root] = true;
+    }
     while let Some(index) = work.pop() {
         let block = &blocks[index];
         let mut state = entering[index].clone();
@@ -133,8 +136,14 @@ fn unproven(metas: &[Meta], registers: usize) -> Set {
 
 impl Plan {
     /// Plans a body of which the first pass is done.
-    pub(crate) fn new(metas: &[Meta], registers: &[Register], shared_end: u64) -> Plan {
-        let unproven = unproven(metas, registers.len());
+    /// `roots` are the program counters where threads begin and functions with code of their own are entered.
+    pub(crate) fn new(
+        metas: &[Meta],
+        roots: &[u32],
+        registers: &[Register],
+        shared_end: u64,
+    ) -> Plan {
+        let unproven = unproven(metas, roots, registers.len());
         let mut plan = Plan {
             slot_of: vec![0; registers.len()],
             tracked_of: vec![None; registers.len()],

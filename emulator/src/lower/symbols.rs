@@ -1,6 +1,6 @@
 //! Names and what they stand for, scope by scope.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::types::{Class, Type};
 
@@ -34,6 +34,8 @@ pub(crate) enum Symbol {
     ModuleShared { index: usize },
     /// A `.global` or `.const` variable of the module.
     Global { index: usize, constant: bool },
+    /// A device function, by its index in the module.
+    Function(usize),
 }
 
 /// `.reg .b32 %r<10>;`
@@ -50,6 +52,7 @@ struct Scope<'s> {
     ranges: HashMap<&'s str, Range>,
     labels: HashMap<&'s str, u32>,
     tables: HashMap<&'s str, Vec<&'s str>>,
+    prototypes: HashSet<&'s str>,
     /// The body of a device function sees nothing of its caller.
     opaque: bool,
 }
@@ -110,6 +113,15 @@ impl<'s> Scopes<'s> {
 
     pub(crate) fn add_table(&mut self, name: &'s str, labels: Vec<&'s str>) -> bool {
         self.innermost().tables.insert(name, labels).is_none()
+    }
+
+    /// Adds a call prototype or a list of call targets.
+    pub(crate) fn add_prototype(&mut self, name: &'s str) -> bool {
+        self.innermost().prototypes.insert(name)
+    }
+
+    pub(crate) fn has_prototype(&self, name: &str) -> bool {
+        self.visible().any(|scope| scope.prototypes.contains(name))
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Symbol> {

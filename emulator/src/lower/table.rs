@@ -95,6 +95,21 @@ fn take_apart(syntax: &'static str) -> (&'static str, Vec<Element>) {
 }
 
 impl Pattern {
+    /// The modifiers in the order of the row if they stand in another one that means the same: ptxas takes
+    /// many orders. Modifiers of which the row has several lists, types above all, keep theirs.
+    fn in_order<'s>(&self, modifiers: &[&'s str]) -> Option<Vec<&'s str>> {
+        let mut left = modifiers.to_vec();
+        let mut ordered = Vec::with_capacity(left.len());
+        for element in &self.elements {
+            match left.iter().position(|m| element.names.contains(m)) {
+                Some(at) => ordered.push(left.remove(at)),
+                None if element.optional => {}
+                None => return None,
+            }
+        }
+        left.is_empty().then_some(ordered)
+    }
+
     /// How many modifiers match, and whether that is all of them and all that is required.
     fn matches(&self, modifiers: &[&str]) -> (usize, bool) {
         let mut at = 0;
@@ -110,13 +125,20 @@ impl Pattern {
     }
 }
 
-/// The first row that an instruction matches.
-pub(crate) fn find(ins: &Instruction<'_>) -> Result<&'static Pattern, Fault> {
+/// The first row that an instruction matches, and its modifiers in the order of the row if they are in another.
+pub(crate) fn find<'s>(
+    ins: &Instruction<'s>,
+) -> Result<(&'static Pattern, Option<Vec<&'s str>>), Fault> {
     let Some(patterns) = table().get(ins.opcode) else {
         return Err(Fault::new(ins.line, format!("unknown instruction `{}`", ins.opcode)));
     };
     if let Some(found) = patterns.iter().find(|p| p.matches(&ins.modifiers).1) {
-        return Ok(found);
+        return Ok((found, None));
+    }
+    if let Some((found, order)) =
+        patterns.iter().find_map(|p| Some((p, p.in_order(&ins.modifiers)?)))
+    {
+        return Ok((found, Some(order)));
     }
     let reached = patterns.iter().map(|p| p.matches(&ins.modifiers).0).max().unwrap_or(0);
     let before: String = ins.modifiers[..reached].iter().map(|m| format!(".{m}")).collect();

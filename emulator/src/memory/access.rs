@@ -231,6 +231,11 @@ fn shadowed(
     let states = || (offset..offset + bytes as usize).map(|at| region.state(at));
     let has = |bits: u8| states().any(|s| s & bits != 0);
     let space = space.name();
+    if has(FORBIDDEN) && space_is_shared(region) {
+        let message =
+            format!("{bytes}-byte {verb} at {address:#x}, which is part of an mbarrier object");
+        return (FindingKind::BarrierMisuse, message);
+    }
     if has(FORBIDDEN) {
         return (
             FindingKind::Forbidden,
@@ -241,6 +246,11 @@ fn shadowed(
         let message = format!(
             "{bytes}-byte {verb} at {address:#x}, where an asynchronous copy has still to land"
         );
+        return (FindingKind::InFlight, message);
+    }
+    if access != Access::Load && has(READ_ONLY) && space_is_shared(region) {
+        let message =
+            format!("{bytes}-byte {verb} at {address:#x}, which a bulk copy has still to read");
         return (FindingKind::InFlight, message);
     }
     if access != Access::Load && has(READ_ONLY) {
@@ -254,6 +264,11 @@ fn shadowed(
         "{bytes}-byte {verb} of uninitialised {space} memory at {address:#x}: byte {missing} was never written"
     );
     (FindingKind::UninitialisedMemory, message)
+}
+
+/// Whether a region is the shared memory of a CTA, where the host forbids and protects nothing.
+fn space_is_shared(region: &Region) -> bool {
+    region.base == FIRST_OFFSET
 }
 
 /// An access that lies in no live memory of its space.
@@ -448,7 +463,11 @@ pub(crate) fn report_race(env: &mut Env<'_>, race: Race, bytes: u64, access: Acc
     );
     let how = if race.other_wrote { "wrote" } else { "read" };
     let (warp, lane) = (race.other_warp, race.other_lane);
-    let note = format!("warp {warp} lane {lane} {how} it, and nothing orders the two");
+    let note = if race.other_copied {
+        format!("a copy issued by lane {lane} {how} it, and nobody has waited for that")
+    } else {
+        format!("warp {warp} lane {lane} {how} it, and nothing orders the two")
+    };
     env.report(Report {
         kind: FindingKind::Race,
         lane: race.lane,

@@ -13,6 +13,8 @@ pub(crate) const SHARED_WINDOW: u64 = 0x0100_0000_0000;
 pub(crate) const LOCAL_WINDOW: u64 = 0x0200_0000_0000;
 /// Where the parameters of an entry appear in generic addresses.
 pub(crate) const PARAM_WINDOW: u64 = 0x0300_0000_0000;
+/// Addresses of device functions, which are no memory.
+pub(crate) const FUNCTIONS: u64 = 0x0400_0000_0000;
 /// Length of each window.
 pub(crate) const WINDOW_BYTES: u64 = 1 << 32;
 /// Shared and local addresses below this are never valid, so that a null pointer is found.

@@ -11,6 +11,9 @@ pub(crate) const READ_ONLY: u8 = 4;
 /// An asynchronous copy will write the byte at a time nobody has waited for yet.
 pub(crate) const IN_FLIGHT: u8 = 8;
 
+/// In shared memory: a copy through the async proxy sees what the byte holds.
+pub(crate) const ASYNC_PROXY: u8 = 16;
+
 /// `bits` in each byte of a word.
 pub(crate) const fn spread(bits: u8) -> u64 {
     bits as u64 * 0x0101_0101_0101_0101

@@ -1,4 +1,4 @@
-//! Barriers and fences (PTX ISA, "barrier", "bar", "fence", "membar", "griddepcontrol").
+//! Barriers and fences (PTX ISA, "barrier", "bar", "fence", "membar").
 
 use super::shuffle::{meet, met};
 use super::{Lowered, Nothing};
@@ -24,8 +24,6 @@ pub(crate) const ROWS: &[Row] = &[
     row("bar.warp.sync membermask", warp_sync),
     row("membar.cta|gl|sys", fence),
     row("fence[.sc|acq_rel|acquire|release].cta|cluster|gpu|sys", fence),
-    row("fence.proxy.alias|async|async.global|async.shared::cta", fence),
-    row("griddepcontrol.launch_dependents|wait", fence).from_sm(90),
 ];
 
 /// Flags in [`Inst::aux`].
@@ -205,8 +203,7 @@ fn warp_sync(f: &mut Form<'_, '_>) -> Lowered {
     f.run::<WarpSync>()
 }
 
-/// Accesses take effect in program order here, so a fence has nothing to add. A launch stands alone,
-/// so the one before it is complete.
+/// Accesses take effect in program order here, so a fence has nothing to add.
 fn fence(f: &mut Form<'_, '_>) -> Lowered {
     f.run::<Nothing>()
 }

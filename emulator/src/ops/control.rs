@@ -14,8 +14,6 @@ use crate::types::Type;
 pub(crate) const ROWS: &[Row] = &[
     row("bra[.uni] label", bra),
     row("brx.idx[.uni] index, table", brx),
-    row("call[.uni] (ret), function, (params)", call),
-    row("ret[.uni]", ret),
     row("exit", exit),
     row("trap", trap),
     row("brkpt", trap),
@@ -74,33 +72,8 @@ fn brx(f: &mut Form<'_, '_>) -> Lowered {
     f.run::<BranchIndexed>()
 }
 
-/// The function's body takes the place of the call.
-fn call(f: &mut Form<'_, '_>) -> Lowered {
-    let none = Vec::new();
-    let results = match f.peek() {
-        Some(Operand::Group(_)) => f.take()?,
-        _ => &Operand::Group(Vec::new()),
-    };
-    let Operand::Name(name) = *f.take()? else {
-        return Err(f.fault("only a call of a named function is supported"));
-    };
-    let arguments = match f.peek() {
-        Some(Operand::Group(list)) => {
-            f.take()?;
-            list
-        }
-        _ => &none,
-    };
-    let Operand::Group(results) = results else {
-        return Err(f.fault("expected results in parentheses"));
-    };
-    f.finish()?;
-    f.skip = true;
-    let ins = f.ins;
-    f.body.call(ins, name, results, arguments)
-}
-
-struct Exit;
+/// Ends the lanes that execute it.
+pub(crate) struct Exit;
 
 impl Exec for Exit {
     #[inline(always)]
@@ -112,18 +85,6 @@ impl Exec for Exit {
 fn exit(f: &mut Form<'_, '_>) -> Lowered {
     f.falls = false;
     f.run::<Exit>()
-}
-
-/// In an entry the end of the thread, in a device function the way back.
-fn ret(f: &mut Form<'_, '_>) -> Lowered {
-    f.falls = false;
-    match f.body.return_label() {
-        None => f.run::<Exit>(),
-        Some(label) => {
-            f.targets.push(label);
-            f.run::<Branch>()
-        }
-    }
 }
 
 struct Trap;

@@ -199,9 +199,11 @@ impl Exec for General {
         let plan = Plan::of(inst);
         let signed = plan.to.kind() == Kind::Signed;
         let (bits, register) = (plan.to.bits(), inst.imm as u32);
+        let wide = inst.aux & WIDE_SOURCE != 0;
+        let class = if wide { Class::Double } else { plan.from.class() };
         let mut out = Lanes::<u64>::default();
         for lane in 0..LANES {
-            let value = plan.apply(warp.regs.lane(plan.from.class(), inst.a, lane));
+            let value = plan.apply(warp.regs.lane(class, inst.a, lane));
             let top = value << (64 - bits);
             let extended =
                 if signed { (top as i64 >> (64 - bits)) as u64 } else { top >> (64 - bits) };
@@ -313,6 +315,13 @@ fn resized(
     Ok(to.class() == file)
 }
 
+/// Whether every value of an integer type is one of another.
+fn holds_all(to: Type, from: Type) -> bool {
+    let integers = to.kind() != Kind::Float && from.kind() != Kind::Float;
+    let (signed, wider) = (to.kind() == Kind::Signed, to.bits() > from.bits());
+    integers && if to.kind() == from.kind() { to.bits() >= from.bits() } else { signed && wider }
+}
+
 fn cvt(f: &mut Form<'_, '_>) -> Lowered {
     let types = f.types();
     let (to, from) = (types[0], types[1]);
@@ -338,23 +347,33 @@ fn cvt(f: &mut Form<'_, '_>) -> Lowered {
         return Err(f.fault("`.ftz` goes with f32 only"));
     }
     let brain = [from, to].contains(&Type::Bf16);
+    if f.has("sat") && (to == Type::Bf16 || holds_all(to, from)) {
+        return Err(f.fault(format!(
+            "`.sat` has no effect on .{} from .{}",
+            to.name(),
+            from.name()
+        )));
+    }
     if brain && f.body.sm < if (from, to) == (Type::F32, Type::Bf16) { 80 } else { 90 } {
         return Err(f.fault("this conversion of bf16 needs sm_90"));
     }
     // Registers hold bf16 and f16 as bits of 16.
     let (slot, register) = f.dst_wide(to)?;
     f.inst.d = slot;
-    (f.inst.a, _) = f.src_wide(from)?;
+    let (source, declared) = f.src_wide(from)?;
+    f.inst.a = source;
+    let crossing = declared.class() != from.class();
     let code = |ty: Type| TYPES.iter().position(|&t| t == ty).unwrap_or(0) as u32;
     (f.inst.p, f.inst.m) = (code(from), code(to));
     f.inst.imm = register.bits().into();
     f.inst.aux = rounding.unwrap_or(Rounding::NearestEven).code()
         | if f.has("ftz") { 8 } else { 0 }
-        | if f.has("sat") { 16 } else { 0 };
+        | if f.has("sat") { 16 } else { 0 }
+        | if crossing { WIDE_SOURCE } else { 0 };
     if same && to_float && rounding.is_none() {
         f.inst.aux |= KEEP;
     }
-    if common(f, from, to, register.bits())? {
+    if !crossing && common(f, from, to, register.bits())? {
         return Ok(());
     }
     f.run::<General>()
@@ -362,6 +381,8 @@ fn cvt(f: &mut Form<'_, '_>) -> Lowered {
 
 /// Flag in [`Inst::aux`]: a float keeps its type and is not rounded.
 const KEEP: u32 = 32;
+/// Flag in [`Inst::aux`]: the source is the low part of a register of 64 bits.
+const WIDE_SOURCE: u32 = 64;
 
 // ---- Rounding f32 to formats of 16 bits, one or two at a time
 
@@ -562,6 +583,9 @@ mod tests {
         assert_eq!(eval("cvt.sat.u8.s32 %d, %a;", &[-5i32 as u32]), 0);
         let text = "{ .reg .s64 %x; cvt.s64.s32 %x, %a; shr.s64 %x, %x, 32; cvt.u32.u64 %d, %x; }";
         assert_eq!(eval(text, &[1 << 31]), u32::MAX);
+        // The low half of a wider register.
+        let text = "{ .reg .b64 %x, %y; mov.b64 %x, 0x1122334480000001; cvt.s64.s32 %y, %x; mov.b64 {_, %d}, %y; }";
+        assert_eq!(eval(text, &[]), u32::MAX);
         let text = "{ .reg .u64 %x; cvt.u64.u32 %x, %a; shr.u64 %x, %x, 32; cvt.u32.u64 %d, %x; }";
         assert_eq!(eval(text, &[1 << 31]), 0);
         let text = "{ .reg .b16 %h; cvt.s16.s8 %h, %a; cvt.u32.u16 %d, %h; }";

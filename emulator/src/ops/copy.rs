@@ -123,7 +123,7 @@ impl Exec for Copy {
             used += 1;
         }
         env.hints[inst.site as usize] = hint;
-        warp.copies.issue(&env.shared, bytes, copies[..used].iter().copied());
+        warp.copies.issue(&env.shared, bytes, inst.site, copies[..used].iter().copied());
         env.counters.peak_bytes_in_flight =
             env.counters.peak_bytes_in_flight.max(warp.copies.peak_bytes);
         if reading != 0 {

@@ -1,4 +1,4 @@
-//! Loads and stores (PTX ISA, "Data Movement and Conversion Instructions: ld, st, prefetch").
+//! Loads and stores (PTX ISA, "Data Movement and Conversion Instructions: ld, st").
 //!
 //! Cache operators, eviction priorities and prefetch sizes are hints: read, checked for spelling,
 //! without effect. Volatile, relaxed, acquire and release accesses to global memory order CTAs, so
@@ -6,7 +6,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Lowered, Nothing};
+use super::Lowered;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst, handler};
 use crate::exec::lanes::{LANES, Lanes, Mask, Word};
@@ -32,12 +32,6 @@ pub(crate) const ROWS: &[Row] = &[
         "st[.weak|volatile|relaxed|release|mmio][.cta|cluster|gpu|sys][.global|local|param|param::func|shared|shared::cta][.wb|cg|cs|wt][.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate][.L2::evict_normal|L2::evict_first|L2::evict_last][.L2::cache_hint][.v2|v4|v8].b8|b16|b32|b64|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 [a], b[, policy]",
         st,
     ),
-    row("prefetch.global|local.L1|L2 [a]", prefetch),
-    row("prefetch.L1|L2 [a]", prefetch),
-    row("prefetch.global.L2::evict_last|L2::evict_normal [a]", prefetch).from_sm(80),
-    row("prefetchu.L1 [a]", prefetch),
-    row("applypriority.global.L2::evict_normal [a], size", hint_with_size).from_sm(80),
-    row("discard.global.L2 [a], size", hint_with_size).from_sm(80),
 ];
 
 /// How a loaded element becomes a register: what is read, and what is stored per lane.
@@ -360,19 +354,6 @@ fn store_n<R: Resolve, C: Narrow, W: Word>(f: &mut Form<'_, '_>, count: usize) -
         _ if C::BYTES == 4 => run_access::<Store<R, C, W, 8>>(f),
         _ => Err(f.fault("vectors of 8 have elements of 32 bits")),
     }
-}
-
-/// A prefetch may be of any address: it faults nowhere and changes nothing.
-fn prefetch(f: &mut Form<'_, '_>) -> Lowered {
-    let space = space(f);
-    f.address(space)?;
-    f.run::<Nothing>()
-}
-
-fn hint_with_size(f: &mut Form<'_, '_>) -> Lowered {
-    f.address(Space::Global)?;
-    f.integer()?;
-    f.run::<Nothing>()
 }
 
 /// Addresses of generic windows fit in what `any_global` compares with.

@@ -17,6 +17,9 @@
 pub(crate) mod atomic;
 pub(crate) mod barrier;
 pub(crate) mod bits;
+pub(crate) mod bulk;
+pub(crate) mod cache;
+pub(crate) mod call;
 pub(crate) mod compare;
 pub(crate) mod control;
 pub(crate) mod convert;
@@ -28,6 +31,7 @@ pub(crate) mod half;
 pub(crate) mod integer;
 pub(crate) mod ldmatrix;
 pub(crate) mod matrix;
+pub(crate) mod mbarrier;
 pub(crate) mod memory;
 pub(crate) mod mixed;
 pub(crate) mod moves;
@@ -35,6 +39,7 @@ pub(crate) mod number;
 pub(crate) mod pack;
 pub(crate) mod shuffle;
 pub(crate) mod special;
+pub(crate) mod wmma;
 
 use std::marker::PhantomData;
 
@@ -61,6 +66,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { class: InstructionClass::Convert, rows: pack::ROWS },
     Family { class: InstructionClass::Move, rows: moves::ROWS },
     Family { class: InstructionClass::Memory, rows: memory::ROWS },
+    Family { class: InstructionClass::Memory, rows: cache::ROWS },
     Family { class: InstructionClass::Atomic, rows: atomic::ROWS },
     Family { class: InstructionClass::Copy, rows: copy::ROWS },
     Family { class: InstructionClass::Matrix, rows: matrix::ROWS },
@@ -68,6 +74,11 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { class: InstructionClass::Warp, rows: shuffle::ROWS },
     Family { class: InstructionClass::Barrier, rows: barrier::ROWS },
     Family { class: InstructionClass::Control, rows: control::ROWS },
+    Family { class: InstructionClass::Control, rows: call::ROWS },
+    Family { class: InstructionClass::Matrix, rows: wmma::ROWS },
+    Family { class: InstructionClass::Copy, rows: bulk::ROWS },
+    Family { class: InstructionClass::Barrier, rows: bulk::FENCE_ROWS },
+    Family { class: InstructionClass::Barrier, rows: mbarrier::ROWS },
 ];
 
 /// What a lowering function gives back.

@@ -16,8 +16,8 @@ use crate::types::{Kind, Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
     row("mov.pred|b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64 d, a", mov),
-    row("cvta[.to].const|global|local|shared|param.u32|u64 d, a", cvta),
-    row("isspacep.const|global|local|shared|param p, a", isspacep),
+    row("cvta[.to].const|global|local|shared|shared::cta|shared::cluster|param|param::entry.u32|u64 d, a", cvta),
+    row("isspacep.const|global|local|shared|shared::cta|shared::cluster|param|param::entry p, a", isspacep),
     row("createpolicy.fractional.L2::evict_last|L2::evict_normal|L2::evict_first|L2::evict_unchanged[.L2::evict_first|L2::evict_unchanged].b64 d[, fraction]", policy).from_sm(80),
     row("createpolicy.cvt.L2.b64 d, a", policy_from).from_sm(80),
 ];

@@ -80,6 +80,17 @@ pub(crate) enum Statement<'s> {
         labels: Vec<&'s str>,
         line: u32,
     },
+    /// `list: .calltargets F, G;`
+    CallTargets {
+        name: &'s str,
+        functions: Vec<&'s str>,
+        line: u32,
+    },
+    /// `type: .callprototype (…) _ (…);`
+    CallPrototype {
+        name: &'s str,
+        line: u32,
+    },
 }
 
 /// One instruction as written.

@@ -2,7 +2,7 @@
 
 use super::ast::{Base, Instruction, Operand, Statement};
 use super::cursor::Cursor;
-use super::{ignored, variable};
+use super::{ignored, parameters, variable};
 use crate::error::Fault;
 use crate::lex::Token;
 use crate::types::{Space, Type};
@@ -48,18 +48,52 @@ pub(super) fn statements<'s>(
     }
 }
 
-/// A label, or the table of branch targets that it names.
+/// A label, or what it names: a table of branch targets, a list of call targets, a call prototype.
 fn labelled<'s>(cursor: &mut Cursor<'s>, name: &'s str, line: u32) -> Result<Statement<'s>, Fault> {
-    if cursor.peek() != Token::Dot("branchtargets") {
+    let Token::Dot(kind @ ("branchtargets" | "calltargets" | "callprototype")) = cursor.peek()
+    else {
         return Ok(Statement::Label { name, line });
-    }
+    };
     cursor.next();
-    let mut labels = vec![cursor.ident()?];
+    if kind == "callprototype" {
+        prototype(cursor)?;
+        return Ok(Statement::CallPrototype { name, line });
+    }
+    let mut list = vec![cursor.ident()?];
     while cursor.eat(',') {
-        labels.push(cursor.ident()?);
+        list.push(cursor.ident()?);
     }
     cursor.expect(';')?;
-    Ok(Statement::BranchTargets { name, labels, line })
+    Ok(match kind {
+        "branchtargets" => Statement::BranchTargets { name, labels: list, line },
+        _ => Statement::CallTargets { name, functions: list, line },
+    })
+}
+
+/// What an indirect call passes; sizes are compared with the function that is reached.
+fn prototype(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
+    if cursor.peek() == Token::Punct('(') {
+        parameters(cursor)?;
+    }
+    cursor.ident()?;
+    if cursor.peek() == Token::Punct('(') {
+        parameters(cursor)?;
+    }
+    while let Token::Dot(name) = cursor.peek() {
+        cursor.next();
+        match name {
+            "noreturn" => {}
+            "abi_preserve" | "abi_preserve_control" => {
+                cursor.int()?;
+            }
+            _ => {
+                return Err(
+                    cursor.fault(format!("unknown directive `.{name}` of a call prototype"))
+                );
+            }
+        }
+    }
+    cursor.expect(';')
 }
 
 fn directive<'s>(

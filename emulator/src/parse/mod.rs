@@ -131,10 +131,25 @@ fn function<'s>(cursor: &mut Cursor<'s>, entry: bool) -> Result<Function<'s>, Fa
         match name {
             "maxntid" => limits.maximum = Some(shape(cursor)?),
             "reqntid" => limits.required = Some(shape(cursor)?),
-            "minnctapersm" | "maxnctapersm" | "maxnreg" => {
+            "minnctapersm"
+            | "maxnctapersm"
+            | "maxnreg"
+            | "abi_preserve"
+            | "abi_preserve_control" => {
                 cursor.int()?;
             }
-            "noreturn" => {}
+            "noreturn" | "noinline" | "explicitcluster" => {}
+            "maxclusterrank" => {
+                cursor.int()?;
+            }
+            "reqnctapercluster" => {
+                let shape = shape(cursor)?;
+                if shape != [1; 3] {
+                    return Err(
+                        cursor.fault(format!("clusters of {shape:?} CTAs are not supported"))
+                    );
+                }
+            }
             "pragma" => ignored(cursor, name)?,
             _ => return Err(cursor.fault(format!("unknown directive `.{name}` of a function"))),
         }
@@ -148,6 +163,7 @@ fn function<'s>(cursor: &mut Cursor<'s>, entry: bool) -> Result<Function<'s>, Fa
     Ok(Function { entry, name, returns, params, limits, body, line })
 }
 
+/// Parameters or results in parentheses.
 fn parameters<'s>(cursor: &mut Cursor<'s>) -> Result<Vec<ast::Variable<'s>>, Fault> {
     cursor.expect('(')?;
     let mut list = Vec::new();

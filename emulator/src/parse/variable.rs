@@ -145,9 +145,11 @@ fn initial_value<'s>(cursor: &mut Cursor<'s>, ty: Type) -> Result<Init<'s>, Faul
         Token::Ident("generic") => {
             cursor.next();
             cursor.expect('(')?;
-            let symbol = symbol(cursor)?;
+            let Init::Symbol(name, inner) = symbol(cursor)? else {
+                return Err(cursor.fault("expected a symbol"));
+            };
             cursor.expect(')')?;
-            Ok(symbol)
+            Ok(Init::Symbol(name, inner.wrapping_add(offset(cursor)?)))
         }
         Token::Ident(_) => symbol(cursor),
         Token::Single(bits) => {
@@ -177,13 +179,17 @@ fn initial_value<'s>(cursor: &mut Cursor<'s>, ty: Type) -> Result<Init<'s>, Faul
 
 fn symbol<'s>(cursor: &mut Cursor<'s>) -> Result<Init<'s>, Fault> {
     let name = cursor.ident()?;
-    let offset = match cursor.peek() {
+    Ok(Init::Symbol(name, offset(cursor)?))
+}
+
+/// What is added to a symbol, if anything.
+fn offset(cursor: &mut Cursor<'_>) -> Result<i64, Fault> {
+    match cursor.peek() {
         Token::Punct('+') => {
             cursor.next();
-            cursor.signed()?
+            cursor.signed()
         }
-        Token::Punct('-') => cursor.signed()?,
-        _ => 0,
-    };
-    Ok(Init::Symbol(name, offset))
+        Token::Punct('-') => cursor.signed(),
+        _ => Ok(0),
+    }
 }

@@ -2,9 +2,13 @@
 
 mod atomics;
 mod attention;
+mod calls;
 mod gpu;
+mod math;
 mod matrix;
+mod pipeline;
 mod reduce;
 mod sort;
 mod structs;
 mod triton;
+mod wmma;

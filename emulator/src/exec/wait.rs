@@ -1,0 +1,71 @@
+//! What happens when no warp of a CTA can go on by itself, and when all have exited: copies land, waits time out.
+
+use super::cta::{Cta, CtaStop};
+use super::env::Env;
+use super::warp::State;
+use crate::finding::{FindingKind, Report};
+
+impl Cta<'_> {
+    /// Lets something asynchronous happen; whether that may have helped a warp.
+    pub(super) fn resume(&mut self) -> bool {
+        let waits = self
+            .warps
+            .iter()
+            .flat_map(|w| &w.groups)
+            .any(|g| matches!(g.state, State::Retry { .. }));
+        // While warps wait for other CTAs, copies land now and then, so that nobody waits for ever.
+        if !waits || (self.deferred().next().is_some() && self.env.random.below(2) == 0) {
+            return false;
+        }
+        match self.env.land_incoming(None) {
+            Ok(true) => true,
+            Ok(false) => self.deferred().next().is_none() && self.env.mbarriers.wake(),
+            Err((copy, message)) => {
+                let (warp, lane) = copy.thread;
+                self.fail(FindingKind::BarrierMisuse, warp, lane, copy.site, message);
+                false
+            }
+        }
+    }
+
+    /// Lets copies land whose arrival at an mbarrier some thread has waited for in vain.
+    pub(super) fn land_wanted(&mut self) {
+        let wanted = self.env.mbarriers.take_wanted();
+        if wanted.is_empty() || self.finding.is_some() {
+            return;
+        }
+        for index in 0..self.warps.len() {
+            let copies = &mut self.warps[index].copies;
+            let Env { shared, mbarriers, races, .. } = &mut self.env;
+            let landed = copies.land_arrivals(
+                shared,
+                mbarriers,
+                |at| wanted.contains(&at),
+                |at, lane, site, mbarrier| {
+                    if let Some(races) = races {
+                        races.landed(at, lane, site, mbarrier);
+                    }
+                },
+            );
+            self.env.settle_phases();
+            if let Err((lane, site, message)) = landed {
+                self.fail(FindingKind::BarrierMisuse, index as u32, lane, site, message);
+                return;
+            }
+        }
+    }
+
+    /// The end of a CTA of which all threads have exited.
+    pub(super) fn finish(&mut self) -> CtaStop {
+        if let Some(((warp, lane), site, message)) = self.env.finish_bulk() {
+            self.fail(FindingKind::InFlight, warp, lane, site, message);
+            return CtaStop::Fault;
+        }
+        CtaStop::Done
+    }
+
+    fn fail(&mut self, kind: FindingKind, warp: u32, lane: usize, site: u32, message: String) {
+        self.env.report(Report { kind, lane, message, address: None, notes: Vec::new() });
+        self.finding = Some(self.finding_at(warp as usize, site));
+    }
+}

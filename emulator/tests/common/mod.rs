@@ -1,0 +1,103 @@
+//! Runs small kernels `k(in, out)` over words.
+#![allow(dead_code)] // Each test binary uses a part of it.
+
+use ptx_emulator::{Device, Finding, FindingKind, Launch, LaunchError, Module};
+
+/// A kernel `k` with parameters `in` and `out` (both `.u64`), their values in `%in` and `%out`, and `%tid`.
+/// `before` stands at module level.
+pub fn kernel_with(before: &str, body: &str) -> String {
+    format!(
+        ".version 8.6\n.target sm_90\n.address_size 64\n{before}\n\
+         .visible .entry k(.param .u64 in, .param .u64 out)\n{{\n\
+         .reg .u64 %in, %out;\n.reg .u32 %tid;\n.reg .pred %p<8>;\n.reg .b32 %r<40>;\n.reg .b64 %d<20>;\n.reg .f32 %f<20>;\n\
+         ld.param.u64 %in, [in];\nld.param.u64 %out, [out];\nmov.u32 %tid, %tid.x;\n{body}\nret;\n}}\n"
+    )
+}
+
+/// As [`kernel_with`] without anything at module level.
+pub fn kernel(body: &str) -> String {
+    kernel_with("", body)
+}
+
+/// Stores `register` to word `%tid` of the output.
+pub fn store(register: &str) -> String {
+    format!("{{ .reg .u64 %a; mad.wide.u32 %a, %tid, 4, %out; st.global.b32 [%a], {register}; }}\n")
+}
+
+/// How to run a kernel.
+#[derive(Clone, Copy)]
+pub struct Run {
+    pub grid: u32,
+    pub block: u32,
+    pub seed: u64,
+    pub out: usize,
+    pub dynamic: u32,
+}
+
+impl Run {
+    /// One CTA of so many threads, one word of output each.
+    pub fn block(block: u32) -> Run {
+        Run { grid: 1, block, seed: 0, out: block as usize, dynamic: 0 }
+    }
+
+    pub fn seed(self, seed: u64) -> Run {
+        Run { seed, ..self }
+    }
+
+    pub fn out(self, words: usize) -> Run {
+        Run { out: words, ..self }
+    }
+
+    pub fn try_run(self, text: &str, input: &[u32]) -> Result<Vec<u32>, LaunchError> {
+        let module = Module::parse("k.ptx", text).unwrap_or_else(|error| panic!("{error}"));
+        let device = Device::new();
+        let bytes: Vec<u8> = input.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let (from, to) =
+            (device.allocate(bytes.len()).unwrap(), device.allocate(4 * self.out).unwrap());
+        device.write(from, &bytes).unwrap();
+        device.write(to, &vec![0xee; 4 * self.out]).unwrap();
+        let params: Vec<u8> = [from, to].iter().flat_map(|a| a.to_le_bytes()).collect();
+        let launch = Launch {
+            grid: [self.grid, 1, 1],
+            block: [self.block, 1, 1],
+            params: &params,
+            seed: self.seed,
+            dynamic_shared_bytes: self.dynamic,
+            step_limit: 1 << 22,
+            ..Launch::default()
+        };
+        device.launch(&module, "k", &launch)?;
+        let mut out = vec![0; 4 * self.out];
+        device.read(to, &mut out).unwrap();
+        Ok(out.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect())
+    }
+
+    /// The words that the kernel wrote.
+    #[track_caller]
+    pub fn run(self, text: &str, input: &[u32]) -> Vec<u32> {
+        self.try_run(text, input).unwrap_or_else(|error| panic!("seed {}: {error}", self.seed))
+    }
+
+    /// The finding that ends the kernel; it is of `kind` and its text has `part` in it.
+    #[track_caller]
+    pub fn finds(self, text: &str, input: &[u32], kind: FindingKind, part: &str) -> Finding {
+        match self.try_run(text, input) {
+            Err(LaunchError::Findings(list)) => {
+                let finding = list[0].clone();
+                assert!(finding.kind == kind && finding.to_string().contains(part), "{finding}");
+                finding
+            }
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("seed {}: nothing was found", self.seed),
+        }
+    }
+}
+
+/// The message with which a module is refused.
+#[track_caller]
+pub fn refused(text: &str) -> String {
+    match Module::parse("k.ptx", text) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("accepted"),
+    }
+}

@@ -1,0 +1,163 @@
+//! Directives, variables and control flow as compilers write them.
+
+mod common;
+
+use common::{Run, kernel, kernel_with, refused, store};
+use ptx_emulator::{FindingKind, Module};
+
+#[test]
+fn sibling_scopes_may_use_one_name() {
+    let body = "mov.u32 %r1, 0;
+        { .reg .u32 %t; mov.u32 %t, 3; add.u32 %r1, %r1, %t; { .reg .u32 %t; mov.u32 %t, 40; add.u32 %r1, %r1, %t; } add.u32 %r1, %r1, %t; }
+        { .reg .u64 %t; mov.u64 %t, 100; { .reg .u32 %u; cvt.u32.u64 %u, %t; add.u32 %r1, %r1, %u; } }";
+    assert_eq!(Run::block(1).run(&kernel(&(body.to_owned() + &store("%r1"))), &[]), [146]);
+}
+
+#[test]
+fn labels_of_sibling_scopes_are_their_own() {
+    let body = "mov.u32 %r1, 0;
+        { $again: add.u32 %r1, %r1, 1; setp.lt.u32 %p1, %r1, 5; @%p1 bra $again; }
+        { $again: add.u32 %r1, %r1, 10; setp.lt.u32 %p1, %r1, 50; @%p1 bra $again; }";
+    assert_eq!(Run::block(1).run(&kernel(&(body.to_owned() + &store("%r1"))), &[]), [55]);
+}
+
+#[test]
+fn a_jump_table_sends_lanes_where_their_index_says() {
+    let body = "and.b32 %r2, %tid, 3; mov.u32 %r1, 0;
+        table: .branchtargets $zero, $one, $two, $one;
+        brx.idx %r2, table;
+        $zero: mov.u32 %r1, 100; bra.uni $end;
+        $one: mov.u32 %r1, 200;
+        $two: add.u32 %r1, %r1, 1;
+        $end: ";
+    let text = kernel(&(body.to_owned() + &store("%r1")));
+    let expected: Vec<u32> = (0..32).map(|t| [100, 201, 1, 201][t % 4]).collect();
+    assert_eq!(Run::block(32).run(&text, &[]), expected);
+    let wild = text.replace("and.b32 %r2, %tid, 3", "and.b32 %r2, %tid, 7");
+    Run::block(32).finds(&wild, &[], FindingKind::Operand, "entry 4 of a table of 4");
+}
+
+#[test]
+fn variables_have_their_initial_values() {
+    let before = ".const .align 4 .b8 bytes[8] = {1, 0, 0, 0, 0xff, 0xff};
+        .const .f32 numbers[2] = {0f3F800000, 2.0};
+        .global .align 8 .u64 pointers[3] = {words, generic(words)+8, words+4};
+        .global .align 4 .u32 words[] = {5, 6, 7};
+        .global .align 1 .b8 $str[3] = {104, 105, 0};
+        .global .align 4 .b8 zeros[8];";
+    let body = "ld.const.u32 %r1, [bytes]; ld.const.u32 %r2, [bytes+4]; add.u32 %r1, %r1, %r2;
+        ld.const.f32 %f1, [numbers+4]; cvt.rzi.u32.f32 %r2, %f1; add.u32 %r1, %r1, %r2;
+        mov.u64 %d1, pointers; ld.global.u64 %d2, [%d1+8]; ld.u32 %r2, [%d2]; mad.lo.u32 %r1, %r2, 1000000, %r1;
+        ld.global.u64 %d2, [%d1+16]; ld.global.u32 %r2, [%d2]; mad.lo.u32 %r1, %r2, 100000000, %r1;
+        ld.global.u8 %r2, [$str+1]; mad.lo.u32 %r1, %r2, 1000000, %r1;
+        ld.global.u32 %r2, [zeros+4]; add.u32 %r1, %r1, %r2;";
+    let text = kernel_with(before, &(body.to_owned() + &store("%r1")));
+    assert_eq!(
+        Run::block(1).run(&text, &[]),
+        [1 + 65535 + 2 + 7_000_000 + 600_000_000 + 105_000_000]
+    );
+}
+
+#[test]
+fn the_address_of_a_parameter_takes_an_index() {
+    let text = ".version 8.0\n.target sm_80\n.address_size 64
+        .visible .entry k(.param .u64 .ptr .global .align 4 in, .param .align 8 .b8 out[8]) .reqntid 32, 1, 1 .minnctapersm 1
+        { .reg .u64 %o, %at; .reg .u32 %t, %x; .reg .b64 %i;
+          mov.u32 %t, %tid.x; ld.param.u64 %o, [out];
+          mov.b64 %at, out; and.b32 %x, %t, 1; mad.wide.u32 %at, %x, 4, %at; ld.param.u32 %x, [%at];
+          mad.wide.u32 %o, %t, 4, %o; st.global.u32 [%o], %x; ret; }";
+    let out = Run::block(32).run(text, &[]);
+    assert!(out[0] != out[1] && out.chunks(2).all(|pair| pair == &out[..2]));
+}
+
+#[test]
+fn local_arrays_belong_to_lanes() {
+    let body = ".local .align 16 .b8 depot[64];
+        .reg .b64 %SP, %SPL; mov.u64 %SPL, depot; cvta.local.u64 %SP, %SPL;
+        and.b32 %r2, %tid, 15; mul.wide.u32 %d1, %r2, 4; add.u64 %d2, %SPL, %d1; add.u64 %d3, %SP, %d1;
+        st.local.u32 [%d2], %tid; ld.u32 %r1, [%d3]; add.u32 %r1, %r1, 1; st.u32 [%d3], %r1; ld.local.u32 %r1, [%d2];";
+    let text = kernel(&(body.to_owned() + &store("%r1")));
+    assert_eq!(Run::block(64).run(&text, &[]), (1..65).collect::<Vec<_>>());
+    let other = text.replace("ld.local.u32 %r1, [%d2]", "xor.b32 %r2, %r2, 1; mul.wide.u32 %d1, %r2, 4; add.u64 %d2, %SPL, %d1; ld.local.u32 %r1, [%d2]");
+    Run::block(64).finds(&other, &[], FindingKind::UninitialisedMemory, "local memory");
+}
+
+#[test]
+fn debug_information_is_read_over() {
+    let text = ".version 8.4\n.target sm_90a, debug\n.address_size 64
+        .file 1 \"/a b/kernel.py\" 1700000000, 1234
+        .file 2 \"x.h\"
+        .visible .entry k(.param .u64 .ptr .global .align 1 in, .param .u64 .ptr .global .align 1 out)
+        .reqntid 32
+        .noinline
+        { .reg .b64 %o; .reg .b32 %t;
+        $L__func_begin0:
+        .loc 1 8 0
+        .pragma \"nounroll\";
+        ld.param.b64 %o, [out];
+        .loc 2 216 16, function_name $L__info_string0, inlined_at 1 14 24
+        mov.u32 %t, %tid.x;
+        .loc 2 217 16, function_name $L__info_string0+4, inlined_at 1 14 24
+        mad.wide.u32 %o, %t, 4, %o;
+        st.global.b32 [ %o + 0 ], { %t };
+        $L__tmp1:
+        ret;
+        $L__func_end0: }
+        .section .debug_abbrev { .b8 1 .b8 17 .b8 1, 2
+        .b32 $L__func_begin0 $L__info_string0: .b64 $L__func_end0+4 }
+        .section .debug_macinfo { }";
+    let text = text.replace(".noinline", "");
+    assert_eq!(Run::block(32).run(&text, &[]), (0..32).collect::<Vec<_>>());
+}
+
+#[test]
+fn modifiers_may_stand_in_another_order() {
+    let body = "ld.u32.global %r1, [%in]; add.sat.s32 %r2, %r1, 1; setp.u32.lt %p1, %r1, 9; selp.u32 %r1, %r2, 0, %p1;";
+    assert_eq!(Run::block(1).run(&kernel(&(body.to_owned() + &store("%r1"))), &[5]), [6]);
+    assert!(refused(&kernel("ld.u32.global.global %r1, [%in];")).contains("known here"));
+    assert!(
+        refused(&kernel("add.u32.rn %r1, %r1, %r1;")).contains("`.rn` may not follow `add.u32`")
+    );
+}
+
+#[test]
+fn what_is_unknown_is_named() {
+    assert!(
+        refused(&kernel("setmaxnreg.inc.sync.aligned.u32 80;"))
+            .contains("unknown instruction `setmaxnreg`")
+    );
+    assert!(
+        refused(&kernel("mbarrier.frobnicate.b64 [%d1];"))
+            .contains("`.frobnicate` may not follow `mbarrier`")
+    );
+    assert!(refused(&kernel_with(".frob 7;", "")).contains("unknown directive `.frob`"));
+}
+
+#[test]
+fn entries_and_functions_carry_their_attributes() {
+    let text = ".version 8.6\n.target sm_90\n.address_size 64
+        .extern .func (.param .b32 r) vprintf(.param .b64 a, .param .b64 b);
+        .weak .func never() .noreturn { trap; }
+        .visible .func unused(.param .b64 x) .noinline { ret; }
+        .weak .entry k(.param .u64 in, .param .u64 out) .maxntid 64, 1, 1 .maxnreg 64 .minnctapersm 2 .reqnctapercluster 1, 1, 1 .explicitcluster { ret; }";
+    let module = Module::parse("k.ptx", text).unwrap();
+    assert_eq!(module.entries().collect::<Vec<_>>(), ["k"]);
+    assert!(
+        refused(&text.replace(".reqnctapercluster 1,", ".reqnctapercluster 2,"))
+            .contains("clusters of [2, 1, 1] CTAs")
+    );
+}
+
+#[test]
+fn special_registers_agree_with_each_other() {
+    let body = "mov.u32 %r1, %lanemask_eq; mov.u32 %r2, %lanemask_lt; mov.u32 %r3, %lanemask_gt; or.b32 %r1, %r1, %r2; or.b32 %r1, %r1, %r3;
+        mov.u32 %r2, %lanemask_le; mov.u32 %r3, %lanemask_ge; and.b32 %r2, %r2, %r3; mov.u32 %r3, %lanemask_eq; xor.b32 %r2, %r2, %r3; add.u32 %r1, %r1, %r2;
+        mov.u32 %r2, %laneid; mov.u32 %r3, %warpid; mad.lo.u32 %r2, %r3, WARP_SZ, %r2; sub.u32 %r2, %r2, %tid; add.u32 %r1, %r1, %r2;
+        mov.u32 %r2, %smid; mov.u32 %r3, %nsmid; setp.lt.u32 %p1, %r2, %r3; selp.u32 %r2, 1, 0, %p1; add.u32 %r1, %r1, %r2;
+        mov.u32 %r2, %nwarpid; add.u32 %r1, %r1, %r2;
+        mov.u32 %r2, %dynamic_smem_size; add.u32 %r1, %r1, %r2; mov.u32 %r2, %total_smem_size; sub.u32 %r1, %r1, %r2;
+        mov.u64 %d1, %globaltimer; mov.u64 %d2, %clock64; mov.u32 %r2, %clock; mov.u64 %d3, %clock64; setp.gt.u64 %p1, %d3, %d2; @!%p1 trap;";
+    assert_eq!(Run::block(96).run(&kernel(&(body.to_owned() + &store("%r1"))), &[]), [3; 96]);
+    let dynamic = Run { dynamic: 512, ..Run::block(32) };
+    assert_eq!(dynamic.run(&kernel(&(body.to_owned() + &store("%r1"))), &[]), [1; 32]);
+}
