@@ -52,6 +52,7 @@
 //! | `memory` | bytes with shadow, the device, the checks that every access shares |
 //! | `finding`, `counters` | what comes out |
 
+mod checks;
 mod counters;
 mod error;
 mod exec;

@@ -5,6 +5,7 @@
 //! then its destination in shared memory is poisoned, and so is a write to a source in shared memory.
 
 use super::env::Env;
+use crate::checks::global_races::{One, READS, WRITES};
 use crate::finding::{FindingKind, Report};
 use crate::memory::access::{
     Access, Global, Memory, Refused, Resolve, Shared, permitted, refuse, report_race,
@@ -127,8 +128,11 @@ impl Env<'_> {
         if writes.is_some() {
             return writes;
         }
-        if !from_shared && self.launch.traffic {
-            self.counters.global_loads.count_range(from, bytes.into());
+        if !from_shared {
+            self.note_copy((copy.thread, copy.site), (from, bytes), READS, None);
+            if self.launch.traffic {
+                self.counters.global_loads.count_range(from, bytes.into());
+            }
         }
         let offset = (to - self.shared.base) as usize;
         self.shared.mark(offset, bytes as usize, IN_FLIGHT, INIT);
@@ -158,6 +162,7 @@ impl Env<'_> {
         if self.launch.traffic {
             self.counters.global_stores.count_range(to, bytes.into());
         }
+        self.note_copy((thread, site), (to, bytes), WRITES, None);
         self.shared.mark((from - self.shared.base) as usize, bytes as usize, READ_ONLY, 0);
         self.bulk.outgoing.push(Outgoing {
             from,
@@ -171,6 +176,19 @@ impl Env<'_> {
         None
     }
 
+    /// Notes what a copy accesses of global memory, at the clock of its thread or at one of the agent.
+    fn note_copy(
+        &mut self,
+        (thread, pc): (Thread, u32),
+        (address, bytes): (u64, u32),
+        kind: u8,
+        landed: Option<(u32, u32)>,
+    ) {
+        if let (Some(order), Some(log)) = (&self.order, &mut self.log) {
+            log.note_one(order, One { thread, pc, address, bytes }, kind, landed);
+        }
+    }
+
     /// Checks that the thread may touch these bytes of shared memory now, as far as other warps are concerned.
     fn check_issue(
         &mut self,
@@ -179,7 +197,9 @@ impl Env<'_> {
         (start, bytes): (u64, u32),
         access: Access,
     ) -> Option<Flow> {
-        let race = self.races.as_mut()?.issue(thread, site, start, bytes.into(), access)?;
+        let Env { order, races, .. } = self;
+        let (order, races) = (order.as_ref()?, races.as_mut()?);
+        let race = races.issue(order, thread, site, (start, bytes.into()), access)?;
         Some(report_race(self, race, UNIT, access))
     }
 
@@ -280,8 +300,15 @@ impl Env<'_> {
         let offset = (copy.to - self.shared.base) as usize;
         self.shared.data.write(offset, &data);
         self.shared.mark(offset, data.len(), INIT | ASYNC_PROXY, IN_FLIGHT);
-        if let Some(races) = &mut self.races {
-            races.landed((offset, bytes), copy.thread.1, copy.site, copy.mbarrier);
+        if let Some(order) = &mut self.order {
+            let (agent, clock) = order.landed_at(copy.mbarrier);
+            if let Some(races) = &mut self.races {
+                races.landed((agent, clock), (offset, bytes), copy.thread.1, copy.site);
+            }
+            if !copy.from_shared {
+                let at = (copy.thread, copy.site);
+                self.note_copy(at, (copy.from, copy.bytes), READS, Some((agent, clock)));
+            }
         }
         let done = self.mbarriers.complete(copy.mbarrier, copy.bytes);
         self.settle_phases();
@@ -344,6 +371,7 @@ impl Env<'_> {
 
     fn land_outgoing(&mut self, index: usize) {
         let copy = self.bulk.outgoing.remove(index);
+        self.note_copy((copy.thread, copy.site), (copy.to, copy.bytes), WRITES, None);
         let memory = Memory { launch: self.launch, shared: &self.shared, local: None };
         let found = Global::find(&memory, &mut { u32::MAX }, 0, copy.to, copy.bytes.into());
         if let (Some((region, offset)), Some(data)) = (found, &copy.data) {

@@ -7,11 +7,13 @@ use super::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use super::mbarrier::Mbarriers;
 use super::run::{self, Stop, run_warp};
 use super::warp::{State, Warp};
+use crate::checks::global_races::Race;
 use crate::counters::{Count, Counters, InstructionClass};
 use crate::finding::{Finding, FindingKind, Note, Report, Site};
 use crate::launch::Checks;
 use crate::lower::kernel::Uniform;
 use crate::memory::FIRST_OFFSET;
+use crate::memory::access::{addresses, report_global_race};
 use crate::memory::region::Region;
 use crate::random::Random;
 
@@ -40,17 +42,18 @@ impl<'l> Cta<'l> {
     /// A CTA that still has to be given a place in the grid; nothing if the host has no memory for it.
     pub(crate) fn new(launch: &'l LaunchContext<'l>) -> Option<Cta<'l>> {
         let kernel = launch.kernel;
+        let on = |check| launch.checks.contains(check);
         let env = Env {
             launch,
             cta: [0; 3],
             linear: 0,
             shared: Region::new(FIRST_OFFSET, launch.shared_bytes.into())?,
             barriers: Barriers::default(),
-            races: launch
-                .checks
-                .contains(Checks::SHARED_RACES)
-                .then(Default::default)
-                .filter(|_| launch.shared_bytes > 0),
+            order: (on(Checks::SHARED_RACES) || on(Checks::GLOBAL_RACES)).then(Default::default),
+            races: (on(Checks::SHARED_RACES) && launch.shared_bytes > 0).then(Default::default),
+            log: None,
+            log_number: 0,
+            global_races: None,
             mbarriers: Mbarriers::default(),
             bulk: Bulk::default(),
             committing: false,
@@ -72,23 +75,27 @@ impl<'l> Cta<'l> {
     /// Starts CTA number `linear` of the grid.
     pub(crate) fn start(&mut self, linear: u64) {
         let launch = self.env.launch;
-        let [gx, gy, _] = launch.grid.map(u64::from);
-        let cta = [linear % gx, linear / gx % gy, linear / gx / gy].map(|x| x as u32);
+        let cta = place(launch.grid, linear);
         let env = &mut self.env;
         (env.cta, env.linear) = (cta, linear);
         env.shared.clear();
         env.barriers.reset();
         if let Some(races) = &mut env.races {
-            races.reset(launch.warps as usize, launch.shared_bytes as usize);
+            races.reset(launch.shared_bytes as usize);
         }
         env.mbarriers.clear();
         env.bulk.clear();
         env.random = Random::new(launch.seed, linear);
         let uniform = Uniform { launch, cta, linear };
-        for (index, warp) in self.warps.iter_mut().enumerate() {
+        let present = |index: usize| {
             let threads = launch.threads - index as u32 * LANES as u32;
-            let present = if threads >= LANES as u32 { ALL } else { (1 << threads) - 1 };
-            warp.reset(launch.kernel, index as u32, present, &uniform);
+            if threads >= LANES as u32 { ALL } else { (1 << threads) - 1 }
+        };
+        if let Some(order) = &mut env.order {
+            order.reset(linear, (0..launch.warps as usize).map(present));
+        }
+        for (index, warp) in self.warps.iter_mut().enumerate() {
+            warp.reset(launch.kernel, index as u32, present(index), &uniform);
         }
         self.order = (0..self.warps.len()).collect();
         self.finding = None;
@@ -133,6 +140,27 @@ impl<'l> Cta<'l> {
             self.finding = Some(self.finding_at(warp, pc));
             self.stop = CtaStop::Fault;
         }
+    }
+
+    /// Tells the log which atomic operations are about to be executed.
+    pub(crate) fn note_guesses(&mut self) {
+        let Some(log) = &mut self.env.log else { return };
+        let kernel = self.env.launch.kernel;
+        for warp in &self.warps {
+            for group in warp.groups.iter().filter(|g| g.state == State::Defer) {
+                if kernel.classes[group.pc as usize] == InstructionClass::Atomic {
+                    let at = addresses(&warp.regs, &kernel.code[group.pc as usize]);
+                    log.guessed(warp.index, group.mask, &at);
+                }
+            }
+        }
+    }
+
+    /// Ends the launch with a race of this CTA's second access.
+    pub(crate) fn race(&mut self, race: &Race) {
+        report_global_race(&mut self.env, race);
+        self.finding = Some(self.finding_at(race.second.warp as usize, race.second.pc));
+        self.stop = CtaStop::Fault;
     }
 
     /// Warps and lanes that wait for the end of the round.
@@ -263,6 +291,12 @@ impl<'l> Cta<'l> {
         let notes = report.notes.into_iter().map(note).collect();
         Finding { kind: report.kind, message: report.message, site, address: report.address, notes }
     }
+}
+
+/// `%ctaid` of a CTA by its number in the grid.
+pub(crate) fn place(grid: [u32; 3], linear: u64) -> [u32; 3] {
+    let [x, y, _] = grid.map(u64::from);
+    [linear % x, linear / x % y, linear / x / y].map(|n| n as u32)
 }
 
 /// Lanes as people write them: `0-7, 12`.

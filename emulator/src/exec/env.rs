@@ -5,6 +5,8 @@ use super::bulk::Bulk;
 use super::lanes::{Lanes, Mask};
 use super::mbarrier::Mbarriers;
 use super::races::SharedRaces;
+use crate::checks::global_races::{GlobalRaces, Log};
+use crate::checks::order::Order;
 use crate::counters::{Count, Counters};
 use crate::error::Source;
 use crate::finding::{FindingKind, Report};
@@ -53,8 +55,16 @@ pub(crate) struct Env<'l> {
     pub(crate) linear: u64,
     pub(crate) shared: Region,
     pub(crate) barriers: Barriers,
-    /// Order of the accesses to shared memory; absent where that check is off.
+    /// Order of what the threads do; absent where no check of races is on.
+    pub(crate) order: Option<Box<Order>>,
+    /// Accesses to shared memory; absent where that check is off.
     pub(crate) races: Option<Box<SharedRaces>>,
+    /// Accesses to global memory in this round; absent where that check is off, and while the round commits.
+    pub(crate) log: Option<Box<Log>>,
+    /// Number of that log among those of the launch.
+    pub(crate) log_number: usize,
+    /// The logs of all CTAs, while the round commits.
+    pub(crate) global_races: Option<Box<GlobalRaces>>,
     pub(crate) mbarriers: Mbarriers,
     /// Bulk copies in flight.
     pub(crate) bulk: Bulk,
@@ -109,8 +119,8 @@ impl Env<'_> {
     /// Tells the race check which phases of mbarriers have completed.
     pub(crate) fn settle_phases(&mut self) {
         while let Some(address) = self.mbarriers.take_completed() {
-            if let Some(races) = &mut self.races {
-                races.phase_completed(address);
+            if let Some(order) = &mut self.order {
+                order.phase_completed(address);
             }
         }
     }

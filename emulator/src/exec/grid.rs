@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use super::cta::{Cta, CtaStop};
 use super::env::LaunchContext;
+use crate::checks::global_races::GlobalRaces;
 use crate::counters::{Count, Counters, InstructionClass};
 use crate::finding::Finding;
+use crate::launch::Checks;
 use crate::random::Random;
 
 /// Rounds shorter than this are run on one thread: starting others would take longer.
@@ -36,6 +38,8 @@ pub(crate) fn run(
     let mut ctas: Vec<Cta<'_>> = Vec::new();
     let mut idle: Vec<Cta<'_>> = Vec::new();
     let mut totals = Totals::new(launch);
+    let check_races = launch.checks.contains(Checks::GLOBAL_RACES) && total > 1;
+    let mut races = check_races.then(|| Box::new(GlobalRaces::new()));
     let mut random = Random::new(launch.seed, u64::MAX);
     let mut last_round = WORTH_THREADS;
     loop {
@@ -48,6 +52,10 @@ pub(crate) fn run(
                 None => Cta::new(launch).ok_or(GridError::NoMemory)?,
             };
             cta.start(stride.place(next));
+            if let Some(races) = &mut races {
+                let (number, log) = races.open(stride.place(next));
+                (cta.env.log_number, cta.env.log) = (number, Some(log));
+            }
             ctas.push(cta);
         }
         if ctas.is_empty() {
@@ -57,14 +65,23 @@ pub(crate) fn run(
         let workers = if last_round < WORTH_THREADS { 1 } else { threads.min(ctas.len()) };
         round(&mut ctas, workers);
         last_round = started.elapsed() * if workers > 1 { workers as u32 } else { 1 };
+        if let Some(races) = &mut races {
+            compare(&mut ctas, races)?;
+        }
         collect_findings(&mut ctas)?;
-        commit(&mut ctas, &mut random);
+        commit(&mut ctas, &mut random, &mut races);
         collect_findings(&mut ctas)?;
         let (done, running) = ctas.into_iter().partition(|c| c.stop == CtaStop::Done);
         ctas = running;
         for mut cta in Vec::from_iter::<Vec<Cta<'_>>>(done) {
             totals.add(&mut cta);
+            if let Some(races) = &mut races {
+                races.close(cta.env.log_number);
+            }
             idle.push(cta);
+        }
+        for cta in &mut ctas {
+            cta.env.log = races.as_mut().and_then(|races| races.take(cta.env.log_number));
         }
     }
 }
@@ -143,8 +160,31 @@ fn collect_findings(ctas: &mut [Cta<'_>]) -> Result<(), GridError> {
     found.map_or(Ok(()), |finding| Err(GridError::Findings(vec![finding])))
 }
 
+/// Compares what the CTAs have accessed in this round. A race is told before what else was found, of which
+/// it may be the cause. CTAs behind the first with a finding count for nothing: not all of them have run.
+fn compare(ctas: &mut [Cta<'_>], races: &mut GlobalRaces) -> Result<(), GridError> {
+    let fault = ctas.iter().position(|cta| cta.finding.is_some());
+    let count = fault.map_or(ctas.len(), |index| index + 1);
+    for cta in &mut *ctas {
+        cta.note_guesses();
+        if let Some(log) = cta.env.log.take() {
+            races.put(cta.env.log_number, log);
+        }
+    }
+    for index in 0..count {
+        if let Some(race) = races.merge(ctas[index].env.log_number) {
+            let mut findings: Vec<Finding> =
+                fault.and_then(|f| ctas[f].finding.take()).into_iter().collect();
+            ctas[index].race(&race);
+            findings.splice(0..0, ctas[index].finding.take());
+            return Err(GridError::Findings(findings));
+        }
+    }
+    Ok(())
+}
+
 /// Executes, one after the other, the instructions that order CTAs.
-fn commit(ctas: &mut [Cta<'_>], random: &mut Random) {
+fn commit(ctas: &mut [Cta<'_>], random: &mut Random, races: &mut Option<Box<GlobalRaces>>) {
     let mut pending: Vec<_> = ctas
         .iter()
         .enumerate()
@@ -153,7 +193,9 @@ fn commit(ctas: &mut [Cta<'_>], random: &mut Random) {
     random.shuffle(&mut pending);
     for (cta, warp, mask) in pending {
         if ctas[cta].finding.is_none() {
+            ctas[cta].env.global_races = races.take();
             ctas[cta].commit(warp, mask);
+            *races = ctas[cta].env.global_races.take();
         }
     }
 }

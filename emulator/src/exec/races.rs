@@ -1,29 +1,23 @@
 //! Races: two accesses to one byte, one of them a write, that nothing orders.
 //!
-//! In shared memory, order comes from barriers of the CTA (vector clocks over its warps), from
-//! `bar.warp.sync` among the lanes of a warp, and from atomics, which are taken to release and acquire.
 //! Each word of four bytes remembers its last write and one read; lanes of one instruction do not race
 //! with each other. What this misses is listed in the crate's README.
 
-use std::collections::HashMap;
-
-use super::barrier::BARRIERS;
 use super::lanes::{LANES, Lanes, Mask, lanes};
-use super::order::Object;
+use crate::checks::order::{LAST_CLOCK, Order};
 use crate::memory::FIRST_OFFSET;
 use crate::memory::access::Access;
 
-/// Clocks stop here; accesses beyond are not checked any more.
-const LAST_CLOCK: u32 = (1 << 24) - 1;
 /// Program counters that a record can hold.
 const PC_BITS: u32 = 22;
 
 /// One access, packed: clock of the warp (24), warp (6), lane (5), bytes of the word (4), program counter (22).
+/// The warp may be the agent of asynchronous copies, see [`Order::agent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Record(u64);
+struct Record(u64);
 
 impl Record {
-    pub(super) fn new(clock: u32, warp: u32, lane: usize, bytes: u32, pc: u32) -> Record {
+    fn new(clock: u32, warp: u32, lane: usize, bytes: u32, pc: u32) -> Record {
         let place = u64::from(warp & 63) << 5 | lane as u64 & 31;
         let pc = u64::from(pc & ((1 << PC_BITS) - 1));
         Record(u64::from(clock) << 37 | place << 26 | u64::from(bytes) << PC_BITS | pc)
@@ -65,135 +59,34 @@ pub(crate) struct Race {
     pub(crate) other_copied: bool,
 }
 
-/// The order of accesses to the shared memory of one CTA.
+/// The accesses to the shared memory of one CTA.
 #[derive(Debug, Default)]
 pub(crate) struct SharedRaces {
-    pub(super) warps: usize,
-    /// For each warp, the clock up to which it has seen each other warp and, last, the agent of asynchronous copies;
-    /// its own clock at its own place.
-    clocks: Vec<u32>,
-    pub(super) writes: Vec<Record>,
+    writes: Vec<Record>,
     reads: Vec<Record>,
-    /// What the threads that have arrived at each barrier had seen, and what those of its last phase had.
-    arriving: Vec<Vec<u32>>,
-    complete: Vec<Vec<u32>>,
-    /// What came before the last atomic at an address.
-    atomics: HashMap<u64, Vec<u32>>,
-    pub(super) mbarriers: Vec<Object>,
-    /// Asynchronous copies that have landed at an mbarrier.
-    pub(super) agent_clock: u32,
-}
-
-pub(super) fn join(into: &mut [u32], from: &[u32]) {
-    for (mine, theirs) in into.iter_mut().zip(from) {
-        *mine = (*mine).max(*theirs);
-    }
 }
 
 impl SharedRaces {
-    /// Forgets everything: a new CTA of `warps` warps with `bytes` of shared memory starts.
-    pub(crate) fn reset(&mut self, warps: usize, bytes: usize) {
-        self.warps = warps;
-        let columns = self.columns();
-        self.clocks.clear();
-        self.clocks.resize(warps * columns, 0);
-        for warp in 0..warps {
-            self.clocks[warp * columns + warp] = 1;
-        }
+    /// Forgets everything: a new CTA with `bytes` of shared memory starts.
+    pub(crate) fn reset(&mut self, bytes: usize) {
         for records in [&mut self.writes, &mut self.reads] {
             records.clear();
             records.resize(bytes.div_ceil(4), Record::default());
         }
-        for list in [&mut self.arriving, &mut self.complete] {
-            list.resize(BARRIERS, Vec::new());
-            list.iter_mut().for_each(|seen| {
-                seen.clear();
-                seen.resize(columns, 0);
-            });
-        }
-        self.atomics.clear();
-        self.mbarriers.clear();
-        self.agent_clock = 0;
-    }
-
-    /// Clocks that each warp keeps.
-    #[inline(always)]
-    pub(super) fn columns(&self) -> usize {
-        self.warps + 1
-    }
-
-    /// Where the clocks of a warp are.
-    fn row(&self, warp: u32) -> std::ops::Range<usize> {
-        let start = warp as usize * self.columns();
-        start..start + self.columns()
-    }
-
-    pub(super) fn seen(&mut self, warp: u32) -> &mut [u32] {
-        let row = self.row(warp);
-        &mut self.clocks[row]
-    }
-
-    fn own(&self, warp: u32) -> u32 {
-        self.clocks[warp as usize * self.columns() + warp as usize]
-    }
-
-    /// The lanes of a warp are ordered: what they did before comes before what they do next.
-    #[inline(always)]
-    pub(crate) fn tick(&mut self, warp: u32) {
-        let own = &mut self.seen(warp)[warp as usize];
-        *own = (*own + 1).min(LAST_CLOCK);
-    }
-
-    /// A warp arrives at a barrier: everything that it has done comes before those that leave it.
-    pub(crate) fn arrive(&mut self, id: u32, warp: u32) {
-        let row = self.row(warp);
-        join(&mut self.arriving[id as usize], &self.clocks[row]);
-        self.tick(warp);
-    }
-
-    /// The last thread has arrived.
-    pub(crate) fn completed(&mut self, id: u32) {
-        let none = vec![0; self.columns()];
-        let seen = std::mem::replace(&mut self.arriving[id as usize], none);
-        self.complete[id as usize] = seen;
-    }
-
-    /// A warp leaves a barrier.
-    pub(crate) fn leave(&mut self, id: u32, warp: u32) {
-        let row = self.row(warp);
-        join(&mut self.clocks[row], &self.complete[id as usize]);
-    }
-
-    /// A warp releases and acquires at an address.
-    pub(crate) fn synchronise(&mut self, address: u64, warp: u32) {
-        let (row, columns) = (self.row(warp), self.columns());
-        let object = self.atomics.entry(address).or_insert_with(|| vec![0; columns]);
-        join(&mut self.clocks[row.clone()], object);
-        join(object, &self.clocks[row]);
-        self.tick(warp);
-    }
-
-    /// Whether a recorded access is ordered before one that this thread makes now.
-    #[inline(always)]
-    fn ordered(&self, record: Record, warp: u32, lane: usize, pc: u32) -> bool {
-        let clock = record.clock();
-        if record.warp() == warp {
-            return clock < self.own(warp) || record.lane() == lane as u32 || record.pc() == pc;
-        }
-        self.clocks[warp as usize * self.columns() + record.warp() as usize] >= clock
     }
 
     /// Checks and remembers one access of a warp, `bytes` a lane, by offset into shared memory.
     #[inline(always)]
     pub(crate) fn access(
         &mut self,
+        order: &Order,
         (warp, pc): (u32, u32),
         addresses: &Lanes<u64>,
         mask: Mask,
         bytes: u64,
         access: Access,
     ) -> Option<Race> {
-        let clock = self.own(warp);
+        let clock = order.clock(warp);
         if clock == LAST_CLOCK || pc >> PC_BITS != 0 {
             return None;
         }
@@ -205,8 +98,8 @@ impl SharedRaces {
             let words = (bytes as usize).div_ceil(4);
             for word in offset / 4..offset / 4 + words {
                 let found = match access {
-                    Access::Load => self.read(word, now),
-                    _ => self.write(word, now),
+                    Access::Load => self.read(order, word, now),
+                    _ => self.write(order, word, now),
                 };
                 if let Some((other, other_wrote)) = found {
                     return Some(Race {
@@ -216,7 +109,7 @@ impl SharedRaces {
                         other_lane: other.lane(),
                         other_pc: other.pc(),
                         other_wrote,
-                        other_copied: other.warp() as usize == self.warps,
+                        other_copied: other.warp() == order.agent(),
                     });
                 }
             }
@@ -224,37 +117,74 @@ impl SharedRaces {
         None
     }
 
-    #[inline(always)]
-    fn unordered(&self, record: Record, now: Record) -> bool {
-        record.clock() != 0
-            && record.bytes() & now.bytes() != 0
-            && !self.ordered(record, now.warp(), now.lane() as usize, now.pc())
+    /// Checks a copy that a thread issues now as an access of its own, and remembers it if it reads.
+    pub(crate) fn issue(
+        &mut self,
+        order: &Order,
+        (warp, lane): (u32, usize),
+        pc: u32,
+        (address, bytes): (u64, u64),
+        access: Access,
+    ) -> Option<Race> {
+        let mut at = Lanes::<u64>::default();
+        (0..bytes).step_by(16).find_map(|offset| {
+            at.0[lane] = address + offset;
+            self.access(order, (warp, pc), &at, 1 << lane, 16.min(bytes - offset), access)
+        })
+    }
+
+    /// A copy that a lane issued at `pc` has landed, as far as `order` can tell at this clock of the agent.
+    pub(crate) fn landed(
+        &mut self,
+        (agent, clock): (u32, u32),
+        (offset, bytes): (usize, u64),
+        lane: usize,
+        pc: u32,
+    ) {
+        let record = Record::new(clock, agent, lane, 15, pc);
+        for word in offset / 4..(offset + bytes as usize).div_ceil(4) {
+            self.writes[word] = record;
+        }
     }
 
     #[inline(always)]
-    fn read(&mut self, word: usize, now: Record) -> Option<(Record, bool)> {
+    fn read(&mut self, order: &Order, word: usize, now: Record) -> Option<(Record, bool)> {
         let write = self.writes[word];
-        if self.unordered(write, now) {
+        if unordered(order, write, now) {
             return Some((write, true));
         }
         // Of readers that nothing orders, the first is kept: whoever writes must come after it.
         let read = self.reads[word];
-        if read.warp() == now.warp() || !self.unordered(read, now) {
+        if read.warp() == now.warp() || !unordered(order, read, now) {
             self.reads[word] = now;
         }
         None
     }
 
     #[inline(always)]
-    fn write(&mut self, word: usize, now: Record) -> Option<(Record, bool)> {
+    fn write(&mut self, order: &Order, word: usize, now: Record) -> Option<(Record, bool)> {
         for (record, wrote) in [(self.writes[word], true), (self.reads[word], false)] {
-            if self.unordered(record, now) {
+            if unordered(order, record, now) {
                 return Some((record, wrote));
             }
         }
         self.writes[word] = now;
         None
     }
+}
+
+/// Whether nothing orders a recorded access before one that is made now.
+#[inline(always)]
+fn unordered(order: &Order, record: Record, now: Record) -> bool {
+    if record.clock() == 0 || record.bytes() & now.bytes() == 0 {
+        return false;
+    }
+    let same = record.warp() == now.warp();
+    if same && (record.lane() == now.lane() || record.pc() == now.pc()) {
+        return false;
+    }
+    let seen = &order.seen(now.warp(), now.lane() as usize)[record.warp() as usize];
+    !seen.covers(record.lane() as usize, record.clock())
 }
 
 #[cfg(test)]

@@ -36,14 +36,16 @@ impl Cta<'_> {
         }
         for index in 0..self.warps.len() {
             let copies = &mut self.warps[index].copies;
-            let Env { shared, mbarriers, races, .. } = &mut self.env;
+            let Env { shared, mbarriers, races, order, .. } = &mut self.env;
             let landed = copies.land_arrivals(
                 shared,
                 mbarriers,
                 |at| wanted.contains(&at),
                 |at, lane, site, mbarrier| {
+                    let Some(order) = order else { return };
+                    let agent = order.landed_at(mbarrier);
                     if let Some(races) = races {
-                        races.landed(at, lane, site, mbarrier);
+                        races.landed(agent, at, lane, site);
                     }
                 },
             );

@@ -19,6 +19,13 @@ pub(crate) const WIDE_ADDRESS: u32 = 1;
 /// Flag in [`Inst::aux`] of memory instructions: volatile, relaxed, acquire or release.
 pub(crate) const STRONG: u32 = 1 << 16;
 
+/// Flag in [`Inst::aux`] of strong memory instructions: the scope includes other CTAs.
+pub(crate) const WIDER: u32 = 1 << 17;
+/// Flag in [`Inst::aux`] of strong memory instructions: an acquire operation.
+pub(crate) const ACQUIRES: u32 = 1 << 18;
+/// Flag in [`Inst::aux`] of strong memory instructions: a release operation.
+pub(crate) const RELEASES: u32 = 1 << 19;
+
 /// Where an address operand points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {

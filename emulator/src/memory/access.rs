@@ -2,12 +2,15 @@
 
 use super::region::{FORBIDDEN, IN_FLIGHT, INIT, READ_ONLY, Region};
 use super::{FIRST_OFFSET, GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
+use crate::checks::global_races::{READS, Race as GlobalRace, WRITES};
+use crate::checks::order::{Sides, Strong};
+use crate::exec::cta::place;
 use crate::exec::env::{Env, LaunchContext};
 use crate::exec::inst::{Flow, Inst};
-use crate::exec::lanes::{LANES, Lanes, Mask, Registers};
+use crate::exec::lanes::{LANES, Lanes, Mask, Registers, lanes};
 use crate::exec::races::Race;
 use crate::finding::{FindingKind, Report};
-use crate::lower::form::{STRONG, WIDE_ADDRESS};
+use crate::lower::form::{ACQUIRES, RELEASES, STRONG, WIDE_ADDRESS, WIDER};
 use crate::types::Space;
 
 /// What an access does to the bytes.
@@ -413,17 +416,66 @@ pub(crate) fn check_races<R: Resolve>(
     bytes: u64,
     access: Access,
 ) -> Flow {
-    if env.races.is_none() || !matches!(R::SPACE, Space::Shared | Space::Generic) {
+    if env.order.is_none() || mask == 0 || !shared_by_threads(R::SPACE) {
         return Flow::Next;
     }
-    // Strong accesses order threads, and do not race with each other.
-    let strong = inst.aux & STRONG != 0;
-    let access = if strong { Access::Atomic } else { access };
-    check_shared_races::<R>(env, (warp, inst.site), addresses, mask, bytes, access)
+    if inst.aux & STRONG != 0 {
+        return synchronise::<R>(env, (warp, inst), addresses, mask, bytes, access);
+    }
+    match R::SPACE {
+        Space::Global => {
+            note_global(env, (warp, inst.site), addresses, mask, bytes, access);
+            Flow::Next
+        }
+        Space::Shared => shared_race(env, (warp, inst.site), addresses, mask, bytes, access),
+        _ => {
+            let (global, shared, offsets) = sorted(addresses, mask);
+            if global != 0 {
+                note_global(env, (warp, inst.site), addresses, global, bytes, access);
+            }
+            if shared == 0 {
+                return Flow::Next;
+            }
+            shared_race(env, (warp, inst.site), &offsets, shared, bytes, access)
+        }
+    }
 }
 
-#[inline(never)]
-fn check_shared_races<R: Resolve>(
+/// Whether several threads can reach memory of a space.
+const fn shared_by_threads(space: Space) -> bool {
+    matches!(space, Space::Shared | Space::Global | Space::Generic)
+}
+
+/// Lanes whose generic address is global, those whose is shared, and the offsets of the latter.
+fn sorted(addresses: &Lanes<u64>, mask: Mask) -> (Mask, Mask, Lanes<u64>) {
+    let (mut global, mut shared, mut offsets) = (0, 0, *addresses);
+    for lane in lanes(mask) {
+        let address = addresses.0[lane];
+        offsets.0[lane] = address.wrapping_sub(SHARED_WINDOW);
+        global |= u32::from(address >= GLOBAL_BASE) << lane;
+        shared |= u32::from(offsets.0[lane] < WINDOW_BYTES) << lane;
+    }
+    (global, shared, offsets)
+}
+
+/// Notes an access to global memory, to be compared with those of other CTAs.
+#[inline(always)]
+pub(crate) fn note_global(
+    env: &mut Env<'_>,
+    (warp, pc): (u32, u32),
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+    access: Access,
+) {
+    let Env { order, log, .. } = env;
+    if let (Some(order), Some(log)) = (order, log) {
+        log.note(order, (warp, pc), addresses, mask, bytes, kind(access));
+    }
+}
+
+#[inline(always)]
+fn shared_race(
     env: &mut Env<'_>,
     (warp, pc): (u32, u32),
     addresses: &Lanes<u64>,
@@ -431,24 +483,99 @@ fn check_shared_races<R: Resolve>(
     bytes: u64,
     access: Access,
 ) -> Flow {
-    let Some(races) = &mut env.races else { return Flow::Next };
-    let (mut at, mut inside) = (*addresses, mask);
-    if R::SPACE == Space::Generic {
-        for lane in crate::exec::lanes::lanes(mask) {
-            at.0[lane] = at.0[lane].wrapping_sub(SHARED_WINDOW);
-            if at.0[lane] >= WINDOW_BYTES {
-                inside &= !(1 << lane);
-            }
-        }
-    }
-    if access == Access::Atomic {
-        crate::exec::lanes::lanes(inside).for_each(|lane| races.synchronise(at.0[lane], warp));
-        return Flow::Next;
-    }
-    match races.access((warp, pc), &at, inside, bytes, access) {
+    let Env { order, races, .. } = env;
+    let (Some(order), Some(races)) = (order, races) else { return Flow::Next };
+    match races.access(order, (warp, pc), addresses, mask, bytes, access) {
         None => Flow::Next,
         Some(race) => report_race(env, race, bytes, access),
     }
+}
+
+fn kind(access: Access) -> u8 {
+    match access {
+        Access::Load => READS,
+        Access::Store => WRITES,
+        Access::Atomic => READS | WRITES,
+    }
+}
+
+/// Orders threads by a strong access, and checks that of global memory.
+#[inline(never)]
+fn synchronise<R: Resolve>(
+    env: &mut Env<'_>,
+    (warp, inst): (u32, &Inst),
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+    access: Access,
+) -> Flow {
+    let sides = Sides { acquire: inst.aux & ACQUIRES != 0, release: inst.aux & RELEASES != 0 };
+    let (reads, writes) = (access != Access::Store, access != Access::Load);
+    let (global, shared, offsets) = match R::SPACE {
+        Space::Global => (mask, 0, *addresses),
+        Space::Shared => (0, mask, *addresses),
+        _ => sorted(addresses, mask),
+    };
+    let Env { order, log, log_number, global_races, .. } = &mut *env;
+    let Some(order) = order else { return Flow::Next };
+    for lane in lanes(shared) {
+        let address = offsets.0[lane];
+        order.strong(Strong { warp, lane, address, reads, writes, sides });
+    }
+    for lane in lanes(global) {
+        let strong = Strong { warp, lane, address: addresses.0[lane], reads, writes, sides };
+        match global_races {
+            Some(races) if inst.aux & WIDER != 0 => {
+                let place = (inst.site, bytes as u32);
+                if let Some(race) = races.strong(*log_number, order, strong, place) {
+                    return report_global_race(env, &race);
+                }
+            }
+            _ => order.strong(strong),
+        }
+    }
+    // For other CTAs, an access whose scope is this one is as good as a weak one.
+    if let Some(log) = log
+        && global != 0
+    {
+        log.note(order, (warp, inst.site), addresses, global, bytes, kind(access));
+    }
+    Flow::Next
+}
+
+/// Reports a race in global memory, at its second access.
+#[cold]
+pub(crate) fn report_global_race(env: &mut Env<'_>, race: &GlobalRace) -> Flow {
+    let GlobalRace { address, second, first } = race;
+    let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
+    let verb = match second.kind & (READS | WRITES) {
+        READS => Access::Load,
+        WRITES => Access::Store,
+        _ => Access::Atomic,
+    };
+    let message = format!(
+        "{}-byte {} of global memory races with an access of another CTA at {address:#x}{}",
+        second.bytes,
+        verb.verb(),
+        described(&memory, Space::Global, *address)
+    );
+    let how = match first.kind & (READS | WRITES) {
+        READS => "read",
+        WRITES => "wrote",
+        _ => "changed",
+    };
+    let [x, y, z] = place(env.launch.grid, first.cta);
+    let note = format!(
+        "CTA ({x}, {y}, {z}) warp {} lane {} {how} it, {} bytes, and nothing orders the two",
+        first.warp, first.lane, first.bytes
+    );
+    env.report(Report {
+        kind: FindingKind::Race,
+        lane: second.lane,
+        message,
+        address: Some(*address),
+        notes: vec![(Some(first.pc), note)],
+    })
 }
 
 /// Reports a race in shared memory.

@@ -13,7 +13,7 @@ use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{LANES, Lanes, Mask, Value, Word, lanes};
 use crate::exec::warp::Warp;
 use crate::launch::Checks;
-use crate::lower::form::Form;
+use crate::lower::form::{ACQUIRES, Form, RELEASES, STRONG, WIDER};
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
     Access, Generic, Global, Memory, Refused, Resolve, Shared, addresses, observe, permitted,
@@ -125,7 +125,7 @@ impl<R: Resolve, O: Combine<T>, C: Narrow + Into<u64>, T: Value> Exec for Atomic
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
         if env.must_defer()
             && R::SPACE != Space::Shared
-            && inst.m == 0
+            && inst.aux & WIDER != 0
             && any_global(warp, inst, mask)
         {
             return Flow::Defer;
@@ -181,8 +181,15 @@ fn atom(f: &mut Form<'_, '_>) -> Lowered {
     if f.has("L2::cache_hint") {
         f.src(Type::B64)?;
     }
-    // Within a CTA the order of its warps is the order of all.
-    f.inst.m = f.has("cta").into();
+    // Within a CTA the order of its warps is the order of all; a cluster is one CTA here.
+    for (flag, set) in [
+        (STRONG, true),
+        (WIDER, !f.has("cta") && !f.has("cluster")),
+        (ACQUIRES, f.has("acquire") || f.has("acq_rel")),
+        (RELEASES, f.has("release") || f.has("acq_rel")),
+    ] {
+        f.inst.aux |= if set { flag } else { 0 };
+    }
     match space {
         Space::Global => operation::<Global>(f, ty),
         Space::Shared => operation::<Shared>(f, ty),

@@ -1,7 +1,8 @@
 //! Barriers and fences (PTX ISA, "barrier", "bar", "fence", "membar").
 
+use super::Lowered;
 use super::shuffle::{meet, met};
-use super::{Lowered, Nothing};
+use crate::checks::order::{Scope, Sides};
 use crate::exec::barrier::{Arrival, BARRIERS};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
@@ -62,8 +63,8 @@ impl Exec for Sync {
             mask.count_ones()
         };
         let lane = mask.trailing_zeros() as usize;
-        if let Some(races) = &mut env.races {
-            races.arrive(id, warp.index);
+        if let Some(order) = &mut env.order {
+            order.arrive(id, warp.index, mask);
         }
         match env.barriers.arrive(id, mask, votes, (arriving, threads)) {
             Arrival::Misuse(message) => env.fault(FindingKind::BarrierMisuse, lane, message),
@@ -75,8 +76,8 @@ impl Exec for Sync {
             Arrival::Complete => {
                 warp.votes = env.barriers.result(id, phase);
                 warp.released |= mask;
-                if let Some(races) = &mut env.races {
-                    races.completed(id);
+                if let Some(order) = &mut env.order {
+                    order.completed(id);
                 }
                 leave(warp, inst, mask, id, env)
             }
@@ -87,10 +88,10 @@ impl Exec for Sync {
 /// Leaves a barrier that has completed, with what its threads voted.
 fn leave(warp: &mut Warp, inst: &Inst, mask: Mask, id: u32, env: &mut Env<'_>) -> Flow {
     warp.released &= !mask;
-    if let Some(races) = &mut env.races
+    if let Some(order) = &mut env.order
         && inst.aux & ARRIVE == 0
     {
-        races.leave(id, warp.index);
+        order.leave(id, warp.index, mask);
     }
     let votes = warp.votes;
     let holds = |test: bool| if test { u32::MAX } else { 0 };
@@ -187,13 +188,24 @@ impl Exec for WarpSync {
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
         match meet(warp, env, mask, inst.m) {
             Ok(ready) => {
-                if let Some(races) = &mut env.races {
-                    races.tick(warp.index);
+                if let Some(order) = &mut env.order {
+                    each_set(warp, inst, ready, |set| order.sync_lanes(warp.index, set));
                 }
                 met(env, mask, ready)
             }
             Err(flow) => flow,
         }
+    }
+}
+
+/// The sets of lanes that name the same membermask.
+fn each_set(warp: &Warp, inst: &Inst, ready: Mask, mut each: impl FnMut(Mask)) {
+    let members = &warp.regs.words[inst.m as usize].0;
+    let mut left = ready;
+    while left != 0 {
+        let set = ready & members[left.trailing_zeros() as usize % LANES];
+        each(set);
+        left &= !set;
     }
 }
 
@@ -203,9 +215,35 @@ fn warp_sync(f: &mut Form<'_, '_>) -> Lowered {
     f.run::<WarpSync>()
 }
 
-/// Accesses take effect in program order here, so a fence has nothing to add.
+/// Flags in [`Inst::aux`] of a fence.
+const OTHER_CTAS: u32 = 1;
+const ACQUIRE_ONLY: u32 = 2;
+const RELEASE_ONLY: u32 = 4;
+
+/// Accesses take effect in program order here, so a fence has nothing to add but to what races.
+struct Fence;
+
+impl Exec for Fence {
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if let Some(order) = &mut env.order {
+            let has = |flag| inst.aux & flag != 0;
+            let scope = if has(OTHER_CTAS) { Scope::Gpu } else { Scope::Cta };
+            let sides = Sides { acquire: !has(RELEASE_ONLY), release: !has(ACQUIRE_ONLY) };
+            order.fence(warp.index, mask, scope, sides);
+        }
+        Flow::Next
+    }
+}
+
 fn fence(f: &mut Form<'_, '_>) -> Lowered {
-    f.run::<Nothing>()
+    for (flag, set) in [
+        (OTHER_CTAS, ["gl", "gpu", "sys"].iter().any(|scope| f.has(scope))),
+        (ACQUIRE_ONLY, f.has("acquire")),
+        (RELEASE_ONLY, f.has("release")),
+    ] {
+        f.inst.aux |= if set { flag } else { 0 };
+    }
+    f.run::<Fence>()
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use crate::lower::symbols::Symbol;
 use crate::lower::table::{Row, row};
 use crate::memory::FIRST_OFFSET;
 use crate::memory::access::{
-    Access, Global, Memory, Refused, Resolve, Shared, addresses, count, observe, permitted, refuse,
-    report_race,
+    Access, Global, Memory, Refused, Resolve, Shared, addresses, count, note_global, observe,
+    permitted, refuse, report_race,
 };
 use crate::memory::region::{FORBIDDEN, IN_FLIGHT, INIT, Region};
 use crate::parse::ast::Operand;
@@ -128,8 +128,26 @@ impl Exec for Copy {
             env.counters.peak_bytes_in_flight.max(warp.copies.peak_bytes);
         if reading != 0 {
             count::<Global>(env, &from, reading, bytes as u64, Access::Load);
+            note_sources(env, (warp.index, inst.site), &from, reading, &sizes, bytes as u32);
         }
         observe::<Shared>(env, (warp.index, inst), &to, mask, bytes as u64, Access::Store)
+    }
+}
+
+/// Notes what each lane reads: as much as it copies, or less.
+#[inline(always)]
+fn note_sources(
+    env: &mut Env<'_>,
+    at: (u32, u32),
+    from: &Lanes<u64>,
+    reading: Mask,
+    sizes: &Lanes<u32>,
+    bytes: u32,
+) {
+    let whole = lanes(reading).filter(|&l| sizes.0[l] == bytes).fold(0, |m, l| m | 1 << l);
+    note_global(env, at, from, whole, bytes.into(), Access::Load);
+    for lane in lanes(reading & !whole) {
+        note_global(env, at, from, 1 << lane, sizes.0[lane].into(), Access::Load);
     }
 }
 
@@ -195,15 +213,15 @@ impl Exec for Wait {
         if inst.aux != 0 {
             warp.copies.commit(mask);
         }
-        let Env { shared, races, .. } = env;
+        let Env { shared, races, order, .. } = env;
         let mut race = None;
         let Warp { copies, index, .. } = warp;
         copies.wait(shared, mask, inst.imm as u32, |offsets, lanes, bytes| {
             // The bytes are written now, as far as the other threads can tell.
-            if let Some(races) = races {
+            if let (Some(races), Some(order)) = (&mut *races, &*order) {
                 let at = Lanes(offsets.map(|offset| FIRST_OFFSET + u64::from(offset)));
                 let place = (*index, inst.site);
-                let found = races.access(place, &at, lanes, bytes as u64, Access::Store);
+                let found = races.access(order, place, &at, lanes, bytes as u64, Access::Store);
                 race = race.or(found.map(|found| (found, bytes as u64)));
             }
         });

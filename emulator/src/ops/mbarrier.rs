@@ -93,16 +93,19 @@ fn check_order(
     access: Access,
 ) -> Option<Flow> {
     let place = (warp.index, inst.site);
-    let race = env.races.as_mut()?.access(place, objects, mask, BYTES, access)?;
+    let Env { order, races, .. } = env;
+    let (order, races) = (order.as_ref()?, races.as_mut()?);
+    let race = races.access(order, place, objects, mask, BYTES, access)?;
     Some(report_race(env, race, BYTES, access))
 }
 
-/// Lanes of the mask whose object is no earlier lane's.
-fn distinct(mask: Mask, objects: &Lanes<u64>) -> impl Iterator<Item = u64> {
-    let mut before = None;
-    lanes(mask).filter_map(move |lane| {
-        let address = objects.0[lane];
-        (before.replace(address) != Some(address)).then_some(address)
+/// The objects of the lanes of a mask, each with its lanes.
+fn distinct(mut mask: Mask, objects: &Lanes<u64>) -> impl Iterator<Item = (u64, Mask)> {
+    std::iter::from_fn(move || {
+        let address = objects.0[lanes(mask).next()?];
+        let same = lanes(mask).filter(|&l| objects.0[l] == address).fold(0, |m, l| m | 1 << l);
+        mask &= !same;
+        Some((address, same))
     })
 }
 
@@ -122,9 +125,10 @@ fn each(
         return flow;
     }
     if inst.m & RELEASE != 0
-        && let Some(races) = &mut env.races
+        && let Some(order) = &mut env.order
     {
-        distinct(mask, &objects).for_each(|address| races.arrive_at(address, warp.index));
+        distinct(mask, &objects)
+            .for_each(|(address, lanes)| order.arrive_at(address, warp.index, lanes));
     }
     for lane in lanes(mask) {
         if let Err(message) = act(&mut env.mbarriers, objects.0[lane], lane) {
@@ -351,9 +355,10 @@ impl Exec for Wait {
             complete = 0;
         }
         if inst.m & ACQUIRE != 0
-            && let Some(races) = &mut env.races
+            && let Some(order) = &mut env.order
         {
-            distinct(complete, &objects).for_each(|address| races.waited_at(address, warp.index));
+            distinct(complete, &objects)
+                .for_each(|(address, lanes)| order.waited_at(address, warp.index, lanes));
         }
         warp.regs.write_pred(inst.d, mask, complete);
         Flow::Next

@@ -12,7 +12,7 @@ use crate::exec::inst::{Exec, Flow, Inst, handler};
 use crate::exec::lanes::{LANES, Lanes, Mask, Word};
 use crate::exec::warp::Warp;
 use crate::launch::Checks;
-use crate::lower::form::{Form, Place, STRONG};
+use crate::lower::form::{ACQUIRES, Form, Place, RELEASES, STRONG, WIDER};
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
     Access, Generic, Global, Local, Memory, Param, Refused, Resolve, Shared, addresses,
@@ -221,7 +221,7 @@ const STRENGTHS: [&str; 5] = ["volatile", "relaxed", "acquire", "release", "mmio
 /// Whether the access orders CTAs among each other.
 fn orders_ctas(f: &Form<'_, '_>) -> bool {
     let strong = STRENGTHS.iter().any(|m| f.has(m));
-    strong && !f.has("cta")
+    strong && !f.has("cta") && !f.has("cluster")
 }
 
 fn check_strength(f: &Form<'_, '_>) -> Lowered {
@@ -249,8 +249,16 @@ fn policy_operand(f: &mut Form<'_, '_>) -> Lowered {
 /// The handler for an access, waiting for the commit where the instruction orders CTAs.
 fn run_access<E: Exec>(f: &mut Form<'_, '_>) -> Lowered {
     let strong = STRENGTHS.iter().any(|m| f.has(m));
-    f.inst.aux |= if strong { STRONG } else { 0 };
-    f.inst.run = if orders_ctas(f) { handler::<Ordering<E>>() } else { handler::<E>() };
+    let wider = orders_ctas(f);
+    for (flag, set) in [
+        (STRONG, strong),
+        (WIDER, wider),
+        (ACQUIRES, f.has("acquire")),
+        (RELEASES, f.has("release")),
+    ] {
+        f.inst.aux |= if set { flag } else { 0 };
+    }
+    f.inst.run = if wider { handler::<Ordering<E>>() } else { handler::<E>() };
     Ok(())
 }
 

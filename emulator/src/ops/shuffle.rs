@@ -280,6 +280,10 @@ impl<W: Word + PartialEq, const ALL: bool> Exec for Match<W, ALL> {
             }
             warp.regs.write(inst.d, set, &out);
             warp.regs.write_pred(inst.p, set, if first == set { u32::MAX } else { 0 });
+            // CUDA's headers elect by it a lane that fences for all of them.
+            if let Some(order) = &mut env.order {
+                order.sync_lanes(warp.index, set);
+            }
         });
         met(env, mask, ready)
     }

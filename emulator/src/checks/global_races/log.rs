@@ -1,0 +1,239 @@
+//! What one CTA has accessed in global memory.
+//!
+//! CTAs run on several threads of the host, so each keeps a log of its own. An instruction that comes back
+//! to the same addresses is one entry, so that a log grows with what is touched and not with time. Entries
+//! keep the knowledge of the first access of a round and the clock of the last: whatever races with any
+//! access in between races with one of the two.
+
+use super::stretch::{Stretch, stretches};
+use crate::checks::order::Order;
+use crate::checks::order::others::Others;
+use crate::exec::lanes::{Lanes, Mask};
+
+/// The entry writes.
+pub(crate) const WRITES: u8 = 1;
+/// The entry reads.
+pub(crate) const READS: u8 = 2;
+/// The entry is of strong accesses whose scope includes other CTAs.
+pub(crate) const STRONG: u8 = 4;
+/// The entry reads what its thread is about to pass to an atomic operation there, which will find out whether
+/// it is still so: the first read of a loop around `atom.cas`, as CUDA's headers have it. It does not race with
+/// strong accesses.
+pub(crate) const GUESS: u8 = 8;
+
+/// Accesses of one instruction of one warp to the same addresses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) stretch: Stretch,
+    pub(crate) pc: u32,
+    /// Whose clock it is: a warp, or the agent of asynchronous copies.
+    pub(crate) warp: u8,
+    /// The warp whose instruction it is.
+    pub(crate) issuer: u8,
+    /// [`READS`], [`WRITES`], [`STRONG`], [`GUESS`].
+    pub(crate) kind: u8,
+    /// Clock of the warp at the last access.
+    pub(crate) clock: u32,
+    /// What the warp knew of other CTAs at the first access of the round, see [`Log::knowledge`].
+    pub(crate) version: u32,
+    /// The round, or for strong accesses their number among all of the launch.
+    pub(crate) time: u32,
+}
+
+/// A copy of one thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct One {
+    pub(crate) thread: (u32, usize),
+    pub(crate) pc: u32,
+    pub(crate) address: u64,
+    pub(crate) bytes: u32,
+}
+
+/// Entries of one CTA.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// Number of the CTA in the grid.
+    pub(crate) cta: u64,
+    pub(crate) entries: Vec<Entry>,
+    /// Entries with accesses of this round.
+    pub(crate) fresh: Vec<u32>,
+    /// Entries before this one can be found by others.
+    pub(crate) linked: u32,
+    round: u32,
+    /// Open-addressed: entries by what they access.
+    index: Vec<u32>,
+    versions: Vec<Others>,
+}
+
+const EMPTY: u32 = u32::MAX;
+/// Entries of a log at most; a CTA that touches more in other ways is not followed further.
+const MOST: usize = 1 << 22;
+
+impl Log {
+    /// A log without entries; `index` is that of a log which has been closed.
+    pub(crate) fn new(cta: u64, mut index: Vec<u32>) -> Log {
+        index.fill(EMPTY);
+        Log { cta, index, versions: vec![Others::default()], ..Default::default() }
+    }
+
+    /// What an entry's warp knew of other CTAs.
+    pub(crate) fn knowledge(&self, entry: &Entry) -> &Others {
+        &self.versions[entry.version as usize]
+    }
+
+    /// Ends a round: what comes now is new.
+    pub(crate) fn next_round(&mut self) {
+        self.fresh.clear();
+        self.round += 1;
+    }
+
+    /// Keeps only what later CTAs need; gives the index back.
+    pub(crate) fn close(&mut self) -> Vec<u32> {
+        self.fresh = Vec::new();
+        self.entries.shrink_to_fit();
+        std::mem::take(&mut self.index)
+    }
+
+    /// Notes an access that orders nothing between CTAs.
+    #[inline(always)]
+    pub(crate) fn note(
+        &mut self,
+        order: &Order,
+        (warp, pc): (u32, u32),
+        at: &Lanes<u64>,
+        mask: Mask,
+        bytes: u64,
+        kind: u8,
+    ) {
+        let clock = order.clock(warp);
+        for class in order.classes(warp) {
+            let mask = mask & class;
+            if mask == 0 {
+                continue;
+            }
+            let version = self.version(order.others(warp, mask.trailing_zeros() as usize));
+            let (time, warp) = (self.round, warp as u8);
+            stretches(at, mask, bytes, |stretch| {
+                let entry = Entry { stretch, pc, warp, issuer: warp, kind, clock, version, time };
+                self.add(entry);
+            });
+        }
+    }
+
+    /// Notes what a copy of one thread reads or writes, at the clock of the agent if it lands.
+    pub(crate) fn note_one(
+        &mut self,
+        order: &Order,
+        copy: One,
+        kind: u8,
+        landed: Option<(u32, u32)>,
+    ) {
+        let One { thread: (issuer, lane), pc, address, bytes } = copy;
+        if bytes == 0 {
+            return;
+        }
+        let (warp, clock) = landed.unwrap_or((issuer, order.clock(issuer)));
+        let version = self.version(order.others(issuer, lane));
+        let stretch = Stretch { address, mask: 1 << lane, stride: 0, bytes };
+        let (time, warp, issuer) = (self.round, warp as u8, issuer as u8);
+        self.add(Entry { stretch, pc, warp, issuer, kind, clock, version, time });
+    }
+
+    /// Lanes of a warp are about to execute an atomic operation: what they have read there was a guess.
+    pub(crate) fn guessed(&mut self, warp: u32, mask: Mask, at: &Lanes<u64>) {
+        for &place in &self.fresh {
+            let entry = &mut self.entries[place as usize];
+            let own = u32::from(entry.warp) == warp && entry.stretch.mask & !mask == 0;
+            if own && entry.kind == READS && entry.stretch.is(at) {
+                entry.kind |= GUESS;
+            }
+        }
+    }
+
+    /// Notes a strong access of one lane; gives its entry.
+    pub(crate) fn note_strong(&mut self, mut entry: Entry, knows: &Others) -> Option<u32> {
+        entry.version = self.version(knows);
+        self.find(&entry)
+    }
+
+    #[inline(always)]
+    fn version(&mut self, others: &Others) -> u32 {
+        if others.is_empty() {
+            return 0;
+        }
+        self.known_version(others)
+    }
+
+    fn known_version(&mut self, others: &Others) -> u32 {
+        let known = self.versions.iter().rposition(|version| version.is(others));
+        let index = known.unwrap_or_else(|| {
+            self.versions.push(others.clone());
+            self.versions.len() - 1
+        });
+        index as u32
+    }
+
+    #[inline(always)]
+    fn add(&mut self, entry: Entry) {
+        let count = self.entries.len();
+        let Some(place) = self.find(&entry) else { return };
+        let known = &mut self.entries[place as usize];
+        (known.clock, known.kind) = (entry.clock, entry.kind);
+        if place as usize == count {
+            self.fresh.push(place);
+        } else if known.time != entry.time {
+            (known.time, known.version) = (entry.time, entry.version);
+            self.fresh.push(place);
+        }
+    }
+
+    /// The entry for the same accesses, or a new one like this; none if there are too many.
+    #[inline(always)]
+    fn find(&mut self, entry: &Entry) -> Option<u32> {
+        if self.entries.len() * 2 >= self.index.len() {
+            self.grow();
+        }
+        let mask = self.index.len() - 1;
+        let mut slot = hash(entry) & mask;
+        loop {
+            let place = self.index[slot];
+            if place == EMPTY {
+                break;
+            }
+            let known = &self.entries[place as usize];
+            if known.stretch == entry.stretch && known.pc == entry.pc && known.warp == entry.warp {
+                return Some(place);
+            }
+            slot = (slot + 1) & mask;
+        }
+        if self.entries.len() >= MOST {
+            return None;
+        }
+        let place = self.entries.len() as u32;
+        self.index[slot] = place;
+        self.entries.push(*entry);
+        Some(place)
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let size = (self.index.len() * 2).max(256);
+        self.index.clear();
+        self.index.resize(size, EMPTY);
+        for (place, entry) in self.entries.iter().enumerate() {
+            let mut slot = hash(entry) & (size - 1);
+            while self.index[slot] != EMPTY {
+                slot = (slot + 1) & (size - 1);
+            }
+            self.index[slot] = place as u32;
+        }
+    }
+}
+
+#[inline(always)]
+fn hash(entry: &Entry) -> usize {
+    let place = u64::from(entry.pc) << 5 | u64::from(entry.warp);
+    let mixed = entry.stretch.address.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ place.wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    (mixed >> 24) as usize
+}

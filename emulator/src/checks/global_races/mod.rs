@@ -1,0 +1,317 @@
+//! Races in global memory between CTAs: two accesses to one byte, at least one of them a write, that nothing
+//! orders, unless both are strong with a scope that includes the other.
+//!
+//! CTAs that run in one round do not synchronise in it, so their logs ([`log`]) are compared when it ends, one
+//! after the other: the result does not depend on the threads of the host. Strong accesses, by which CTAs
+//! synchronise, run when the round commits and are checked there. Each page of memory has the list of the
+//! log entries that touch it; reads are compared only where some CTA writes, so that what is only read costs
+//! one link. What this misses is listed in `SOUNDNESS.md`.
+
+mod log;
+mod stretch;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::order::{LAST_CLOCK, Objects, Order, Strong};
+use log::Entry;
+use log::{GUESS, STRONG};
+pub(crate) use log::{Log, One, READS, WRITES};
+use stretch::Stretch;
+
+/// Links of a launch at most, about 1.5 GiB with their entries. What is touched beyond is compared with what
+/// is known and not remembered.
+const MOST_LINKS: usize = 1 << 24;
+
+/// No link.
+const NONE: u32 = 0;
+/// Pages that are kept together.
+const PAGES: usize = 512;
+
+/// An entry of a log in the list of a page.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    log: u32,
+    entry: u32,
+    next: u32,
+}
+
+/// First links of a page's lists.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heads {
+    reads: u32,
+    writes: u32,
+    strong: u32,
+}
+
+/// An access as a finding shows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Party {
+    pub(crate) cta: u64,
+    pub(crate) warp: u8,
+    pub(crate) lane: usize,
+    pub(crate) pc: u32,
+    pub(crate) kind: u8,
+    pub(crate) bytes: u32,
+}
+
+/// Two accesses that nothing orders.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Race {
+    /// The first byte that both access.
+    pub(crate) address: u64,
+    pub(crate) second: Party,
+    pub(crate) first: Party,
+}
+
+/// The lists of all pages that are touched.
+#[derive(Debug, Default)]
+struct Pages {
+    chunks: Vec<[Heads; PAGES]>,
+    index: HashMap<u64, usize, BuildHasherDefault<Mix>>,
+    /// Number and place of the chunk that was looked up last.
+    last: Option<(u64, usize)>,
+}
+
+/// Spreads numbers that lie close together.
+#[derive(Debug, Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+}
+
+impl Pages {
+    #[inline(always)]
+    fn heads(&mut self, page: u64) -> &mut Heads {
+        let number = page / PAGES as u64;
+        let place = match self.last {
+            Some((last, place)) if last == number => place,
+            _ => self.place(number),
+        };
+        &mut self.chunks[place][page as usize % PAGES]
+    }
+
+    fn place(&mut self, number: u64) -> usize {
+        let place = *self.index.entry(number).or_insert(self.chunks.len());
+        if place == self.chunks.len() {
+            self.chunks.push([Heads::default(); PAGES]);
+        }
+        self.last = Some((number, place));
+        place
+    }
+}
+
+/// What all CTAs of a launch have accessed.
+#[derive(Debug)]
+pub(crate) struct GlobalRaces {
+    logs: Vec<Option<Box<Log>>>,
+    pages: Pages,
+    links: Vec<Link>,
+    objects: Objects,
+    /// Strong accesses so far.
+    strong: u32,
+    spare: Vec<Vec<u32>>,
+}
+
+impl GlobalRaces {
+    pub(crate) fn new() -> GlobalRaces {
+        GlobalRaces {
+            logs: Vec::new(),
+            pages: Pages::default(),
+            links: vec![Link { log: 0, entry: 0, next: NONE }],
+            objects: Objects::default(),
+            strong: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    /// A number for the log of a CTA that starts, and the log.
+    pub(crate) fn open(&mut self, cta: u64) -> (usize, Box<Log>) {
+        let index = self.spare.pop().unwrap_or_default();
+        self.logs.push(None);
+        (self.logs.len() - 1, Box::new(Log::new(cta, index)))
+    }
+
+    /// Takes the log of a CTA that has stopped running.
+    pub(crate) fn put(&mut self, number: usize, log: Box<Log>) {
+        self.logs[number] = Some(log);
+    }
+
+    /// Gives the log back for another round.
+    pub(crate) fn take(&mut self, number: usize) -> Option<Box<Log>> {
+        self.logs[number].take()
+    }
+
+    /// The CTA of a log has ended.
+    pub(crate) fn close(&mut self, number: usize) {
+        if let Some(log) = &mut self.logs[number] {
+            self.spare.push(log.close());
+        }
+    }
+
+    /// Compares what a log has of this round with everything known, and adds it to that.
+    pub(crate) fn merge(&mut self, number: usize) -> Option<Race> {
+        let mut log = self.logs[number].take()?;
+        let mut race = None;
+        for &place in &log.fresh {
+            let entry = log.entries[place as usize];
+            race = self.compare(&log, number, &entry);
+            if race.is_some() {
+                break;
+            }
+            if place >= log.linked {
+                self.link(number, place, &entry);
+            }
+        }
+        log.linked = log.entries.len() as u32;
+        log.next_round();
+        self.logs[number] = Some(log);
+        race
+    }
+
+    /// Orders by a strong access of one lane while the round commits, and checks it.
+    pub(crate) fn strong(
+        &mut self,
+        number: usize,
+        order: &mut Order,
+        access: Strong,
+        (pc, bytes): (u32, u32),
+    ) -> Option<Race> {
+        let Strong { warp, lane, address, reads, writes, .. } = access;
+        let clock = order.clock(warp);
+        order.strong_among(&mut self.objects, access);
+        let mut log = self.logs[number].take()?;
+        self.strong += 1;
+        let kind = STRONG | if reads { READS } else { 0 } | if writes { WRITES } else { 0 };
+        let stretch = Stretch { address, mask: 1 << lane, stride: 0, bytes };
+        let (own, time) = (warp as u8, self.strong);
+        let entry = Entry { stretch, pc, warp: own, issuer: own, kind, clock, version: 0, time };
+        let mut race = None;
+        if let Some(place) = log.note_strong(entry, &order.observed(warp, lane)) {
+            let version = log.entries[place as usize].version;
+            let entry = Entry { version, ..entry };
+            log.entries[place as usize] = entry;
+            race = self.compare(&log, number, &entry);
+            if place >= log.linked {
+                self.link(number, place, &entry);
+                log.linked = log.entries.len() as u32;
+            }
+        }
+        self.logs[number] = Some(log);
+        race
+    }
+
+    /// Adds an entry to the lists of its pages.
+    fn link(&mut self, number: usize, place: u32, entry: &Entry) {
+        entry.stretch.pages(|page| {
+            if self.links.len() >= MOST_LINKS {
+                return;
+            }
+            let next = self.links.len() as u32;
+            let heads = self.pages.heads(page);
+            let head = match entry.kind {
+                kind if kind & STRONG != 0 => &mut heads.strong,
+                kind if kind & WRITES != 0 => &mut heads.writes,
+                _ => &mut heads.reads,
+            };
+            let link =
+                Link { log: number as u32, entry: place, next: std::mem::replace(head, next) };
+            self.links.push(link);
+        });
+    }
+
+    /// The first known access that races with this one.
+    fn compare(&mut self, log: &Log, number: usize, entry: &Entry) -> Option<Race> {
+        if entry.clock == LAST_CLOCK {
+            return None;
+        }
+        let (strong, writes) = (entry.kind & STRONG != 0, entry.kind & WRITES != 0);
+        let mut found = None;
+        entry.stretch.pages(|page| {
+            let heads = *self.pages.heads(page);
+            let lists = [
+                (true, heads.writes),
+                (writes, heads.reads),
+                // Strong accesses do not race with each other.
+                (!strong, heads.strong),
+            ];
+            for (_, head) in lists.into_iter().filter(|(wanted, _)| *wanted) {
+                if found.is_none() {
+                    found = self.search(head, log, number, entry);
+                }
+            }
+        });
+        found
+    }
+
+    fn search(&self, head: u32, log: &Log, number: usize, entry: &Entry) -> Option<Race> {
+        let mut at = head;
+        while at != NONE {
+            let Link { log: other, entry: place, next } = self.links[at as usize];
+            at = next;
+            if other as usize == number {
+                continue;
+            }
+            let Some(other) = &self.logs[other as usize] else { continue };
+            let theirs = &other.entries[place as usize];
+            let kinds = theirs.kind | entry.kind;
+            if kinds & WRITES == 0 || kinds & (GUESS | STRONG) == GUESS | STRONG {
+                continue;
+            }
+            if theirs.clock == LAST_CLOCK {
+                continue;
+            }
+            let known = log.knowledge(entry).get(other.cta);
+            let seen = |lane| {
+                known.is_some_and(|warps| warps[theirs.warp as usize].covers(lane, theirs.clock))
+            };
+            let meets = entry.stretch.meets(&theirs.stretch).find(|&(_, lane, _)| !seen(lane));
+            if let Some((lane, other_lane, address)) = meets
+                && !self.observed(log, entry, theirs)
+            {
+                let party = |cta, entry: &Entry, lane| Party {
+                    cta,
+                    warp: entry.issuer,
+                    lane,
+                    pc: entry.pc,
+                    kind: entry.kind,
+                    bytes: entry.stretch.bytes,
+                };
+                return Some(Race {
+                    address,
+                    second: party(log.cta, entry, lane),
+                    first: party(other.cta, theirs, other_lane),
+                });
+            }
+        }
+        None
+    }
+
+    /// Whether a strong access of the same CTA to the same place has come after theirs and has seen it: what is
+    /// observed comes before (PTX ISA, "Memory Consistency Model: Causality order").
+    fn observed(&self, log: &Log, entry: &Entry, theirs: &Entry) -> bool {
+        let strong = |kind: u8| kind & STRONG != 0;
+        if strong(entry.kind) || !strong(theirs.kind) {
+            return false;
+        }
+        let own = |other: &&Entry| {
+            strong(other.kind)
+                && other.kind & READS != 0
+                && other.time > theirs.time
+                && other.stretch.address == theirs.stretch.address
+        };
+        log.entries.iter().find(own).is_some()
+    }
+}
