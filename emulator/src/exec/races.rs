@@ -1,7 +1,7 @@
 //! Races: two accesses to one byte, one of them a write, that nothing orders.
 //!
 //! Each word of four bytes remembers its last write and one read; lanes of one instruction do not race
-//! with each other. What this misses is listed in the crate's README.
+//! with each other.
 
 use super::lanes::{LANES, Lanes, Mask, lanes};
 use crate::checks::order::{LAST_CLOCK, Order};

@@ -29,7 +29,7 @@ use phases::Phases;
 use seen::{Seen, join_warps};
 
 /// Clocks stop here; a record of an access holds no later ones.
-pub(crate) const LAST_CLOCK: u32 = (1 << 24) - 1;
+pub(crate) const LAST_CLOCK: u32 = (1 << 23) - 1;
 
 /// Who is meant by a fence or a strong access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
