@@ -1,8 +1,10 @@
 //! What `ptxas` says of a kernel, where it is installed, and how many of its warps an SM holds.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use pagedptx::kernels::KernelSource;
 
 /// Figures of one kernel on one target.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
@@ -55,13 +57,12 @@ pub fn find() -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
-/// Assembles `ptx` for every target of the report; `dynamic_shared_bytes` counts for residency.
+/// Assembles a kernel for every target of the report; its dynamic shared memory counts for residency.
 pub fn figures(
-    ptxas: &PathBuf,
-    ptx: &str,
-    threads: u32,
-    dynamic_shared_bytes: u32,
+    ptxas: &Path,
+    kernel: &KernelSource,
 ) -> Result<BTreeMap<&'static str, Figures>, String> {
+    let KernelSource { ptx, threads, dynamic_shared_bytes, .. } = *kernel;
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let source = folder.path().join("kernel.ptx");
     std::fs::write(&source, ptx).map_err(|error| error.to_string())?;
@@ -108,7 +109,7 @@ fn number_before(log: &str, unit: &str) -> Option<u32> {
 /// flight", derives it. A `g8` or `g16` ring of a warp has its stages in the CTA's dynamic shared memory: 2 of them are in
 /// flight at the least. A wide CTA shares one ring, of which all stages but 2 are.
 pub fn bytes_in_flight(
-    kernel: &pagedptx::kernels::KernelSource,
+    kernel: &KernelSource,
     head_dim: usize,
     figures: &BTreeMap<&'static str, Figures>,
 ) -> BTreeMap<&'static str, u32> {

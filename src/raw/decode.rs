@@ -124,9 +124,9 @@ fn max_tokens(shape: PoolShape, max_seqs: usize, max_blocks_per_seq: usize) -> R
 
 /// Enqueues attention of one query token per sequence: what [`crate::decode()`] computes, from raw memory.
 ///
-/// The tensor-core kernels (queries and pool of one 16-bit type, and a workspace) take any strides that are even for queries,
-/// multiples of 4 for outputs and of 8 for the pool, so HND as well as NHD, and slices of a wider tensor; they want the pool
-/// aligned to 16 bytes, queries to 4, outputs to 8. The others take [`Rows::contiguous`] and [`Pool::nhd`] only.
+/// The tensor-core kernels (queries and pool of one 16-bit type, and a workspace) take any strides that are
+/// multiples of 4 for outputs and of 8 for queries and the pool, so HND as well as NHD, and slices of a wider tensor; they want the pool
+/// and queries aligned to 16 bytes, outputs to 8. The others take [`Rows::contiguous`] and [`Pool::nhd`] only.
 ///
 /// # Errors
 ///
@@ -235,7 +235,7 @@ fn mma_params(plan: &MmaPlan, args: &Decode, workspace: Workspace) -> Result<Dec
     for (what, address, align) in [
         ("workspace", workspace.address, 16),
         ("error_word", error_word.unwrap_or(DeviceAddress::NULL), 4),
-        ("q", q.address, 4),
+        ("q", q.address, 16),
         ("out", out.address, 8),
         ("k", pool.k, 16),
         ("v", pool.v, 16),
@@ -282,8 +282,8 @@ fn check_strides(q: Rows, out: Rows, pool: Pool) -> Result<()> {
         ("block stride of the pool", pool.block_stride, 8, MAX_POOL_ELEMS),
         ("token stride of the pool", pool.token_stride, 8, narrow),
         ("head stride of the pool", pool.head_stride, 8, narrow),
-        (Q.token_stride, q.token_stride, 2, narrow),
-        (Q.head_stride, q.head_stride, 2, narrow),
+        (Q.token_stride, q.token_stride, 8, narrow),
+        (Q.head_stride, q.head_stride, 8, narrow),
         (OUT.token_stride, out.token_stride, 4, narrow),
         (OUT.head_stride, out.head_stride, 4, narrow),
     ] {

@@ -8,7 +8,9 @@
 #![deny(unsafe_code)]
 
 pub mod bounds;
+pub mod call;
 pub mod cases;
+pub mod counting;
 pub mod draw;
 pub mod dtype;
 pub mod problem;
