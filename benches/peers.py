@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Times other libraries' decode attention over a paged KV cache on the shapes of benches/shapes.json.
 
-    python3 benches/peers.py [--ours benches/results/X.json] [--json OUT] [--only NAME] [--smoke]
+    python3 benches/peers.py [--ours benches/results/X.jsonl] [--json OUT] [--only NAME] [--smoke]
 
 A peer is measured if it is installed and takes the shape; what is not is shown with the reason. All of a shape's
 peers read pools that are rotated until their bytes exceed 4 times the L2 cache, after a warm-up, and the median of
 many runs counts: on the device by events, for JAX by the clock over a batch of calls. Every result is compared with
 dense attention first; a peer that is wrong is not timed. --ours takes what `cargo bench --bench attention -- --json`
-wrote and makes the ratios relative to it; else they are relative to the fastest peer. --smoke runs tiny shapes on the
+printed on the GPU and makes the ratios relative to it; else they are relative to the fastest peer. --smoke runs tiny shapes on the
 CPU with whatever is installed, checks the results and times nothing.
 
 Checked by --smoke with PyTorch 2.15 and JAX 0.10; FlashInfer and flash-attn are called as their documentation says.
@@ -367,11 +367,21 @@ def ratio_table(rows, ours):
 
 
 def load_ours(path):
-    """Median times by case of a result file of our own benchmark."""
+    """Median times by case of what our own benchmark printed, one JSON object a line."""
     if not path:
         return {}
-    return {row["case"]: row["median_us"] for row in json.loads(Path(path).read_text())["rows"]
-            if row.get("operation", "decode") == "decode"}
+    rows = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
+    return {row["case"]: row["median_us"] for row in rows if "median_us" in row}
+
+
+def cases_of(shapes):
+    """The cases of a file of shapes; a ragged one, which not every peer takes, is left out."""
+    for shape in shapes:
+        if "lengths" in shape:
+            print(f"left out: {shape['lengths']}, peers are measured on equal lengths", file=sys.stderr)
+            continue
+        dtypes = shape.pop("dtypes")
+        yield from (Case(dtype=dtype, **shape) for dtype in dtypes)
 
 
 SMOKE = [Case(2, 70, 8, 2, 64, 16, "f32"), Case(1, 256, 4, 4, 64, 256, "f32")]
@@ -386,7 +396,7 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="check tiny shapes on the CPU, time nothing")
     options = parser.parse_args()
 
-    cases = SMOKE if options.smoke else [Case(**shape) for shape in json.loads(options.shapes.read_text())]
+    cases = SMOKE if options.smoke else list(cases_of(json.loads(options.shapes.read_text())))
     device = "cpu" if options.smoke else "cuda"
     rows = []
     for case in cases:

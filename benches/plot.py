@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plots result files of `cargo bench --bench attention -- --json` and of benches/peers.py: one picture a device.
+"""Plots what `cargo bench --bench attention -- --json` printed and result files of benches/peers.py: one picture a device.
 
     python3 benches/plot.py [--out DIR] FILE...
 
@@ -15,15 +15,30 @@ from collections import defaultdict
 from pathlib import Path
 
 
+def rows_of(file):
+    """(device, row) of a file: a report of peers.py, or our own rows, one JSON object a line."""
+    text = Path(file).read_text()
+    try:
+        report = json.loads(text)
+    except json.JSONDecodeError:
+        report = {}
+    if "rows" in report:
+        yield from ((report.get("device") or "no device", row) for row in report["rows"])
+    else:
+        for line in filter(str.strip, text.splitlines()):
+            row = json.loads(line)
+            yield row["device"], row
+
+
 def collect(files):
     """device -> case -> peer -> GB/s."""
     rates = defaultdict(lambda: defaultdict(dict))
     for file in files:
-        report = json.loads(Path(file).read_text())
-        device = report.get("device") or "no device"
-        for row in report["rows"]:
-            if "gb_per_s" in row and row.get("operation", "decode") in ("decode", "read"):
-                rates[device][row["case"]][row.get("peer", "pagedptx")] = row["gb_per_s"]
+        for device, row in rows_of(file):
+            if "gb_per_s" in row:
+                rates[device][row["case"]][row["peer"]] = row["gb_per_s"]
+            if "read_ceiling_gb_per_s" in row:
+                rates[device][row["case"]]["read ceiling"] = row["read_ceiling_gb_per_s"]
     return rates
 
 
