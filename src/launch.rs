@@ -63,6 +63,10 @@ pub(crate) struct DecodeMmaParams {
     pub headroom: f32,
     pub q_sign: u32,
     pub passes: u32,
+    pub block_magic: u32,
+    pub block_shift: u32,
+    pub units_magic: u32,
+    pub units_shift: u32,
 }
 
 /// Parameters of `append`; `ptx/append.ptx` documents each field, and a test compares the offsets.
@@ -157,9 +161,9 @@ mod tests {
             partial_stat, arrivals, error_word, kv_block_stride, kv_token_stride, kv_head_stride, q_token_stride,
             q_head_stride, out_token_stride, out_head_stride, num_seqs, num_kv_heads, group_size, head_dim,
             block_size, max_blocks_per_seq, num_blocks, chunk_bias, chunk_cap, chunk_min, score_scale, headroom,
-            q_sign, passes);
+            q_sign, passes, block_magic, block_shift, units_magic, units_shift);
         assert_eq!(documented(include_str!("../ptx/decode_mma.ptx")), fields);
-        assert_eq!(size_of::<DecodeMmaParams>(), 176);
+        assert_eq!(size_of::<DecodeMmaParams>(), 192);
     }
 
     #[test]

@@ -74,6 +74,17 @@ impl ChunkRule {
     }
 }
 
+/// Factor and shift with which `x / divisor` is `x * factor >> shift` for every x below 2³¹.
+///
+/// Granlund and Montgomery, "Division by invariant integers using multiplication" (1994), theorem 4.2 with N = 31.
+fn division(divisor: u32) -> (u32, u32) {
+    assert!(divisor > 0, "no shape has a dimension of 0");
+    let log2 = divisor.next_power_of_two().ilog2();
+    let factor = (1_u64 << (31 + log2)) / u64::from(divisor) + 1;
+    // divisor > 2^(log2 - 1), so that the quotient is below 2^32 - 1.
+    (factor as u32, 31 + log2)
+}
+
 /// What does not change between calls of the tensor-core decode with one head configuration.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MmaPlan {
@@ -187,6 +198,9 @@ impl MmaPlan {
         let score_scale =
             (sm_scale.abs() * core::f32::consts::LOG2_E).clamp(f32::MIN_POSITIVE, f32::MAX);
         let q_elems = token_elems * self.group_size;
+        // PoolShape::check bounds the block size by i32::MAX.
+        let (block_magic, block_shift) = division(pool.block_size as u32);
+        let (units_magic, units_shift) = division(self.chunk_units());
         Ok(DecodeMmaParams {
             kv_block_stride: block_elems,
             kv_token_stride: token_elems,
@@ -207,6 +221,10 @@ impl MmaPlan {
             headroom: RESCALE_LOG2 / score_scale,
             q_sign: if sm_scale < 0.0 { 0x8000_8000 } else { 0 },
             passes: self.passes,
+            block_magic,
+            block_shift,
+            units_magic,
+            units_shift,
             ..DecodeMmaParams::zeroed()
         })
     }
@@ -267,6 +285,25 @@ mod tests {
         for heads in RULES {
             let rule = ChunkRule::of(heads);
             assert!(rule.max_chunks(MAX_LEN as u32) <= 2 << rule.cap, "{heads} heads");
+        }
+    }
+
+    #[test]
+    fn division_is_exact_below_two_to_the_31() {
+        let near = |x: u32| x.saturating_sub(2)..=x.saturating_add(2);
+        let divisors =
+            (1..300).chain((1..31).flat_map(|log2| near(1 << log2))).chain([65_535, (1 << 31) - 1]);
+        for divisor in divisors.filter(|divisor| *divisor > 0) {
+            let (factor, shift) = division(divisor);
+            let last = (1_u32 << 31) - 1;
+            let multiple = last / divisor * divisor;
+            for x in [0, 1, divisor - 1, divisor, multiple - 1, multiple, last, 123_456_789]
+                .into_iter()
+                .chain((0..31).flat_map(|log2| near(1 << log2)))
+            {
+                let got = u64::from(x) * u64::from(factor) >> shift;
+                assert_eq!(got, u64::from(x / divisor), "{x} / {divisor}");
+            }
         }
     }
 

@@ -115,7 +115,7 @@ const DECODE_MUTANTS: [(&str, Rewrite); 14] = [
 ];
 
 /// What is broken in the kernel for the tensor cores.
-const MMA_MUTANTS: [(&str, Rewrite); 16] = [
+const MMA_MUTANTS: [(&str, Rewrite); 20] = [
     ("a token past the end is scored", mma("selp.f32 %score0, %score0, 0fFF800000, %p;", "")),
     (
         "tokens past the end are loaded",
@@ -168,8 +168,8 @@ const MMA_MUTANTS: [(&str, Rewrite); 16] = [
     (
         "a chunk's partial result is written to another's place",
         mma(
-            "mul.wide.u32 %partial_row, %unit, %group_size;",
-            "mul.wide.u32 %partial_row, %arrival, %group_size;",
+            "mul.wide.u32 %g_partial, %unit, %group_size;",
+            "mul.wide.u32 %g_partial, %unit_in_chunk, %group_size;",
         ),
     ),
     (
@@ -177,6 +177,19 @@ const MMA_MUTANTS: [(&str, Rewrite); 16] = [
         mma("sub.u32 %last_arrival, %chunks, 1;", "mov.u32 %last_arrival, %chunks;"),
     ),
     ("lse lacks the maximum", mma("add.f32 %lse_value, %lse_value, %all_max;", "")),
+    (
+        "the first tile's maximum is not taken",
+        mma("selp.f32 %minus_max0, %new_minus_max, 0f7149F2CA, %p;", ""),
+    ),
+    (
+        "chunks share the place of their statistics",
+        mma("mad.lo.u32 %tmp, %tmp, %chunks, %chunk;", "mul.lo.u32 %tmp, %tmp, %chunks;"),
+    ),
+    ("a chunk is merged twice", mma("@%p_more add.u64 %g_part0, %g_part0, %chunk_step_bytes;", "")),
+    (
+        "q is read before it has landed",
+        mma("cp.async.wait_group 0;                     // q", "//"),
+    ),
 ];
 
 /// What the shipped kernels do on these problems is right, so that a mutant's failure is its own.
