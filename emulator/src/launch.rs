@@ -122,4 +122,6 @@ impl Default for Launch<'_> {
 pub struct Report {
     /// What was counted.
     pub counters: Counters,
+    /// What the kernel printed with `printf`, in the order in which its CTAs ended; 1 MiB at most.
+    pub printed: String,
 }

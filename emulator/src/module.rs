@@ -8,13 +8,18 @@ use crate::exec::env::LaunchContext;
 use crate::exec::grid::{self, GridError};
 use crate::exec::inst::is_supported;
 use crate::launch::{Launch, Report};
+use crate::lower;
 use crate::lower::callee::{function_address, function_index};
-use crate::lower::{self, kernel::Kernel};
+use crate::lower::kernel::{Constant, ConstantValue, Kernel};
+use crate::lower::special::Special;
 use crate::memory::FIRST_OFFSET;
 use crate::memory::device::Device;
 use crate::memory::region::{INIT, READ_ONLY, Region};
 use crate::parse::{self, ast::Init, ast::Tree};
 use crate::types::Space;
+
+/// Memory that a cooperative launch gives to its grid.
+const GRID_WORKSPACE_BYTES: usize = 64;
 
 /// A PTX file: parsed, checked, lowered.
 #[derive(Debug)]
@@ -150,6 +155,7 @@ impl Device {
         let shared_bytes = check_shared(kernel, launch, sm)?;
         let params = params(kernel, launch.params)?;
         let globals = self.instantiate(module)?;
+        let grid_workspace = self.grid_workspace(kernel)?;
         let table = self.read_table();
         let total: u64 = launch.grid.iter().map(|&n| u64::from(n)).product();
         let context = LaunchContext {
@@ -157,6 +163,7 @@ impl Device {
             memory: &table,
             globals: &globals,
             params: &params,
+            grid_workspace: grid_workspace.unwrap_or(0),
             source: &module.source,
             grid: launch.grid,
             block: launch.block,
@@ -174,11 +181,29 @@ impl Device {
         };
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let workers = if launch.threads == 0 { cores() } else { launch.threads };
-        match grid::run(&context, workers, launch.max_resident_ctas) {
-            Ok(counters) => Ok(Report { counters }),
-            Err(GridError::Findings(findings)) => Err(LaunchError::Findings(findings)),
-            Err(GridError::NoMemory) => Err(unusable("the host has no memory for the CTAs")),
+        let result = grid::run(&context, workers, launch.max_resident_ctas);
+        drop(table);
+        if let Some(address) = grid_workspace {
+            self.free(address).map_err(|e| unusable(e.to_string()))?;
         }
+        result.map_err(|error| match error {
+            GridError::Findings(findings) => LaunchError::Findings(findings),
+            GridError::NoMemory => unusable("the host has no memory for the CTAs"),
+        })
+    }
+
+    /// Zeroed memory for the barrier of the whole grid, which a cooperative launch passes, if the kernel asks for it.
+    fn grid_workspace(&self, kernel: &Kernel) -> Result<Option<u64>, LaunchError> {
+        let asks =
+            |c: &Constant| matches!(c.value, ConstantValue::Special(Special::GridWorkspace(_)));
+        if !kernel.constants.iter().any(asks) {
+            return Ok(None);
+        }
+        let failed = |error: MemoryError| unusable(format!("the grid's workspace: {error}"));
+        let address = self.allocate(GRID_WORKSPACE_BYTES).map_err(failed)?;
+        self.write(address, &[0; GRID_WORKSPACE_BYTES]).map_err(failed)?;
+        self.name(address, "grid workspace").map_err(failed)?;
+        Ok(Some(address))
     }
 
     /// Addresses of the module's variables, which are allocated at its first launch on this device.

@@ -66,6 +66,9 @@ fn once(spec: &LaunchSpec, folder: &Path, module: &Module, seed: u64) -> Result<
     };
     match device.launch(module, &spec.entry, &launch) {
         Ok(report) => {
+            if !report.printed.is_empty() {
+                complain(report.printed.trim_end_matches('\n'));
+            }
             if seed == spec.seed {
                 save(spec, folder, &device, &buffers)?;
             }

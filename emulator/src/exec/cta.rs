@@ -66,6 +66,7 @@ impl<'l> Cta<'l> {
             hints: vec![0; kernel.code.len()],
             counts: vec![Count::default(); kernel.code.len()],
             counters: Counters::default(),
+            printed: String::new(),
             random: Random::new(0, 0),
         };
         let warps = (0..launch.warps).map(|_| Warp::new(kernel)).collect();

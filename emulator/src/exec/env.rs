@@ -24,6 +24,8 @@ pub(crate) struct LaunchContext<'l> {
     pub(crate) memory: &'l Table,
     /// Addresses of the module's variables.
     pub(crate) globals: &'l [u64],
+    /// Memory for the grid's own barrier, 0 if the kernel does not ask for it.
+    pub(crate) grid_workspace: u64,
     /// The parameters of the entry, all of them initialised and read-only.
     pub(crate) params: &'l Region,
     pub(crate) source: &'l Source,
@@ -88,6 +90,8 @@ pub(crate) struct Env<'l> {
     pub(crate) counts: Vec<Count>,
     /// Traffic and branches.
     pub(crate) counters: Counters,
+    /// What `printf` has written.
+    pub(crate) printed: String,
     pub(crate) random: Random,
 }
 

@@ -15,11 +15,14 @@ use super::env::LaunchContext;
 use crate::checks::global_races::GlobalRaces;
 use crate::counters::{Count, Counters, InstructionClass};
 use crate::finding::Finding;
-use crate::launch::Checks;
+use crate::launch::{Checks, Report};
 use crate::random::Random;
 
 /// Rounds shorter than this are run on one thread: starting others would take longer.
 const WORTH_THREADS: Duration = Duration::from_micros(150);
+
+/// Bytes that a launch prints; what goes beyond them is dropped.
+const MAX_PRINTED: usize = 1 << 20;
 
 /// What ended a grid early.
 pub(crate) enum GridError {
@@ -32,7 +35,7 @@ pub(crate) fn run(
     launch: &LaunchContext<'_>,
     threads: usize,
     resident: usize,
-) -> Result<Counters, GridError> {
+) -> Result<Report, GridError> {
     let total = launch.grid.iter().map(|&n| u64::from(n)).product::<u64>();
     let mut waiting = 0..total;
     let mut ctas: Vec<Cta<'_>> = Vec::new();
@@ -204,6 +207,7 @@ fn commit(ctas: &mut [Cta<'_>], random: &mut Random, races: &mut Option<Box<Glob
 struct Totals {
     counts: Vec<Count>,
     counters: Counters,
+    printed: String,
 }
 
 impl Totals {
@@ -211,6 +215,7 @@ impl Totals {
         Totals {
             counts: vec![Count::default(); launch.kernel.code.len()],
             counters: Counters::default(),
+            printed: String::new(),
         }
     }
 
@@ -219,9 +224,13 @@ impl Totals {
             *sum += std::mem::take(count);
         }
         self.counters.add_traffic(&std::mem::take(&mut cta.env.counters));
+        if self.printed.len() + cta.env.printed.len() <= MAX_PRINTED {
+            self.printed.push_str(&cta.env.printed);
+        }
+        cta.env.printed.clear();
     }
 
-    fn finish(mut self, launch: &LaunchContext<'_>) -> Counters {
+    fn finish(mut self, launch: &LaunchContext<'_>) -> Report {
         let counters = &mut self.counters;
         let kernel = launch.kernel;
         let mut lines = std::collections::BTreeMap::<u32, Count>::new();
@@ -239,6 +248,6 @@ impl Totals {
             }
         }
         counters.lines = lines.into_iter().collect();
-        self.counters
+        Report { counters: self.counters, printed: self.printed }
     }
 }

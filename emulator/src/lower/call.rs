@@ -10,6 +10,7 @@ use crate::error::Fault;
 use crate::exec::inst::Inst;
 use crate::ops::call::Copy;
 use crate::ops::control::Branch;
+use crate::ops::runtime;
 use crate::parse::ast::{Function, Instruction, Operand, Variable};
 use crate::types::{Class, Space};
 
@@ -45,6 +46,8 @@ pub(crate) enum Target {
     Callee(u32),
     /// The call was lowered in place.
     InPlace,
+    /// A function that the driver links.
+    Runtime(&'static runtime::Function),
 }
 
 impl<'s> Body<'s> {
@@ -72,7 +75,9 @@ impl<'s> Body<'s> {
         let tree = self.tree;
         let function = &tree.functions[index];
         if function.body.is_none() {
-            return Err(fault(format!("function `{name}` has no body in this file")));
+            let known = runtime::find(name).map(Target::Runtime);
+            return known
+                .ok_or_else(|| fault(format!("function `{name}` has no body in this file")));
         }
         if results.len() != function.returns.len() || arguments.len() != function.params.len() {
             let (r, a) = (function.returns.len(), function.params.len());

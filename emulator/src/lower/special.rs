@@ -21,6 +21,8 @@ pub(crate) enum Special {
     LaneMask(LaneMask),
     DynamicSharedBytes,
     TotalSharedBytes,
+    /// Half of the address of the memory that a cooperative launch gives to its grid: 0 the lower, 1 the upper.
+    GridWorkspace(u32),
     Constant(u64),
 }
 
@@ -82,6 +84,9 @@ pub(crate) fn find(name: &str, component: Option<&str>) -> Option<Found> {
         "%total_smem_size" => fixed(Special::TotalSharedBytes),
         "%cluster_ctarank" => fixed(Special::Constant(0)),
         "%cluster_nctarank" => fixed(Special::Constant(1)),
+        // The driver's own; CUDA C++ reads these two in `cooperative_groups::this_grid`.
+        "%envreg1" => fixed(Special::GridWorkspace(1)),
+        "%envreg2" => fixed(Special::GridWorkspace(0)),
         "%gridid" => Some(Found::Fixed(Special::Constant(1), Type::U64)),
         "%clock" | "%globaltimer_lo" => Some(Found::Changing(Clock::Low, Type::U32)),
         "%clock_hi" | "%globaltimer_hi" => Some(Found::Changing(Clock::High, Type::U32)),
@@ -116,6 +121,7 @@ impl Special {
             Special::LaneMask(LaneMask::Gt) => !below & !(1 << lane),
             Special::DynamicSharedBytes => launch.dynamic_shared_bytes,
             Special::TotalSharedBytes => launch.shared_bytes,
+            Special::GridWorkspace(half) => (launch.grid_workspace >> (32 * half)) as u32,
             Special::Constant(value) => return value,
         })
     }

@@ -13,6 +13,7 @@ use crate::counters::InstructionClass;
 use crate::error::Fault;
 use crate::ops::FAMILIES;
 use crate::parse::ast::Instruction;
+use crate::types::Type;
 
 /// Lowers one instruction: takes the operands and sets the handler.
 pub(crate) type Lower = fn(&mut Form<'_, '_>) -> Result<(), Fault>;
@@ -107,7 +108,8 @@ impl Pattern {
                 None => return None,
             }
         }
-        left.is_empty().then_some(ordered)
+        let types = |list: &[&str]| list.iter().filter_map(|m| Type::parse(m)).collect::<Vec<_>>();
+        (left.is_empty() && types(&ordered) == types(modifiers)).then_some(ordered)
     }
 
     /// How many modifiers match, and whether that is all of them and all that is required.
@@ -167,6 +169,22 @@ mod tests {
         let shown: Vec<_> = elements.iter().map(|e| (e.names.join("|"), e.optional)).collect();
         let expected = [("rn|rz", true), ("ftz", true), ("f16|bf16", false), ("f32", false)];
         assert_eq!(shown, expected.map(|(n, o)| (n.to_owned(), o)));
+    }
+
+    #[test]
+    fn modifiers_in_another_order_are_understood_but_types_keep_theirs() {
+        let find = |opcode, modifiers: &[&'static str]| {
+            let modifiers = modifiers.to_vec();
+            find(&Instruction { guard: None, opcode, modifiers, operands: Vec::new(), line: 1 })
+                .map(|(_, order)| order)
+        };
+        assert_eq!(find("fma", &["rn", "ftz", "f32"]).unwrap(), None);
+        assert_eq!(find("fma", &["ftz", "f32", "rn"]).unwrap(), Some(vec!["rn", "ftz", "f32"]));
+        let ldmatrix = ["sync", "aligned", "x4", "trans", "m8n8", "shared", "b16"];
+        assert_eq!(find("ldmatrix", &ldmatrix).unwrap().unwrap()[2], "m8n8");
+        assert_eq!(find("cvt", &["f16x2", "rn", "e4m3x2"]).unwrap().unwrap()[0], "rn");
+        // The types the other way round are another conversion, which does not exist.
+        assert!(find("cvt", &["rn", "f32", "f16x2"]).is_err());
     }
 
     #[test]

@@ -74,6 +74,10 @@ fn call(f: &mut Form<'_, '_>) -> Lowered {
             passed(f, results, arguments)?;
             f.run::<Call>()
         }
+        Target::Runtime(function) => {
+            passed(f, results, arguments)?;
+            function.lower(f)
+        }
     }
 }
 
@@ -179,7 +183,7 @@ impl Exec for CallIndirect {
 }
 
 /// Slot of the address and size of each variable that a call passes: results, then arguments.
-fn passed_by(
+pub(super) fn passed_by(
     inst: &Inst,
 ) -> (impl Iterator<Item = (u32, u64)> + '_, impl Iterator<Item = (u32, u64)> + '_) {
     let (results, arguments) = inst.list.split_at(2 * inst.b as usize);
