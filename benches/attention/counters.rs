@@ -2,9 +2,9 @@
 
 use pagedptx::kernels::KernelSource;
 use pagedptx::{Device, Result};
-use pagedptx_harness::EmulatorDriver;
 use pagedptx_harness::call::{Call, RandomElement, Shape};
 use pagedptx_harness::counting;
+use pagedptx_harness::{EmulatorDriver, EmulatorOptions};
 use ptx_emulator::Counters;
 
 /// A call on the emulator: its kernel and its counters.
@@ -18,7 +18,9 @@ pub struct Count {
 
 /// Runs a call once, all checks on.
 pub fn count<T: RandomElement>(shape: &Shape) -> Result<Count> {
-    let device = Device::new(EmulatorDriver::default())?;
+    // As many multiprocessors as an H100 has: CTAs that find no work count too.
+    let options = EmulatorOptions { num_multiprocessors: 132, ..EmulatorOptions::default() };
+    let device = Device::new(EmulatorDriver::new(options))?;
     let stream = device.stream()?;
     let mut plan = shape.plan::<_, T>(&stream)?;
     Call::<_, T>::new(&stream, shape, 0)?.decode(&mut plan)?;
