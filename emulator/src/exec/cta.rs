@@ -6,9 +6,10 @@ use super::env::{Env, LaunchContext};
 use super::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use super::mbarrier::Mbarriers;
 use super::run::{self, Stop, run_warp};
+use super::tally::Tally;
 use super::warp::{State, Warp};
 use crate::checks::global_races::Race;
-use crate::counters::{Count, Counters, InstructionClass};
+use crate::counters::{Counters, InstructionClass};
 use crate::finding::{Finding, FindingKind, Note, Report, Site};
 use crate::launch::Checks;
 use crate::lower::kernel::Uniform;
@@ -64,7 +65,7 @@ impl<'l> Cta<'l> {
             barrier: 0,
             targets: Lanes::default(),
             hints: vec![0; kernel.code.len()],
-            counts: vec![Count::default(); kernel.code.len()],
+            tally: Tally::new(kernel.code.len()),
             counters: Counters::default(),
             printed: String::new(),
             random: Random::new(0, 0),

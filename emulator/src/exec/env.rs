@@ -5,9 +5,10 @@ use super::bulk::Bulk;
 use super::lanes::{Lanes, Mask};
 use super::mbarrier::Mbarriers;
 use super::races::SharedRaces;
+use super::tally::Tally;
 use crate::checks::global_races::{GlobalRaces, Log};
 use crate::checks::order::Order;
-use crate::counters::{Count, Counters};
+use crate::counters::Counters;
 use crate::error::Source;
 use crate::finding::{FindingKind, Report};
 use crate::launch::{Checks, MmaMode};
@@ -86,8 +87,8 @@ pub(crate) struct Env<'l> {
     pub(crate) targets: Lanes<u32>,
     /// For each instruction, the allocation that it accessed last.
     pub(crate) hints: Vec<u32>,
-    /// For each instruction, how often it ran.
-    pub(crate) counts: Vec<Count>,
+    /// How often each instruction ran.
+    pub(crate) tally: Tally,
     /// Traffic and branches.
     pub(crate) counters: Counters,
     /// What `printf` has written.

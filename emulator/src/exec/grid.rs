@@ -220,9 +220,7 @@ impl Totals {
     }
 
     fn add(&mut self, cta: &mut Cta<'_>) {
-        for (sum, count) in self.counts.iter_mut().zip(&mut cta.env.counts) {
-            *sum += std::mem::take(count);
-        }
+        cta.env.tally.drain_into(&mut self.counts);
         self.counters.add_traffic(&std::mem::take(&mut cta.env.counters));
         if self.printed.len() + cta.env.printed.len() <= MAX_PRINTED {
             self.printed.push_str(&cta.env.printed);

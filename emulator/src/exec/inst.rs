@@ -3,6 +3,9 @@
 use super::env::Env;
 use super::lanes::Mask;
 use super::warp::Warp;
+#[cfg(target_arch = "x86_64")]
+use super::wide::is_available as wide_is_available;
+use super::wide::with_features;
 
 /// What the scheduler does after an instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +62,8 @@ pub(crate) struct Inst {
     pub(crate) aux: u32,
     /// Index of the register checks, [`UNTRACKED`] if there are none.
     pub(crate) tracked: u32,
+    /// Whether it has no guard and no register checks.
+    pub(crate) plain: bool,
     /// Its own index in the code.
     pub(crate) site: u32,
     /// Address offset or another constant.
@@ -76,10 +81,10 @@ pub(crate) trait Exec: 'static {
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow;
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,bmi1,bmi2,f16c,lzcnt,popcnt")]
-fn wide<E: Exec>(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
-    E::exec(warp, inst, mask, env)
+with_features! {
+    fn wide<E: Exec>(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        E::exec(warp, inst, mask, env)
+    }
 }
 
 /// For other processors, and for those of x86-64 that lack a feature.
@@ -115,22 +120,6 @@ pub(crate) fn is_supported() -> bool {
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 fn unavailable(_: &mut Warp, _: &Inst, _: Mask, env: &mut Env<'_>) -> Flow {
     env.fault(crate::finding::FindingKind::Trap, 0, "this processor lacks AVX2 or FMA")
-}
-
-/// Whether the processor has every feature that [`wide`] is compiled for.
-#[cfg(target_arch = "x86_64")]
-fn wide_is_available() -> bool {
-    use std::sync::OnceLock;
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| {
-        is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("bmi1")
-            && is_x86_feature_detected!("bmi2")
-            && is_x86_feature_detected!("f16c")
-            && is_x86_feature_detected!("lzcnt")
-            && is_x86_feature_detected!("popcnt")
-    })
 }
 
 impl Inst {

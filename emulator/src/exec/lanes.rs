@@ -1,5 +1,6 @@
 //! One register of a warp: 32 lanes side by side, so that one loop is one operation of the warp.
 
+use super::wide::{self, Routine};
 use crate::types::Class;
 
 /// Lanes of a warp.
@@ -36,6 +37,10 @@ pub(crate) trait Word: Copy + Default + 'static {
     fn slot(regs: &mut Registers, slot: u32) -> &mut Lanes<Self>;
     fn to_u64(self) -> u64;
     fn from_u64(bits: u64) -> Self;
+    /// `BITS` bits from `shift` on.
+    fn bits_at<const BITS: u32>(self, shift: u32) -> u32;
+    /// These bits and those of `part` from `shift` on.
+    fn or_at(self, part: u32, shift: u32) -> Self;
 }
 
 impl Word for u32 {
@@ -55,6 +60,14 @@ impl Word for u32 {
     fn from_u64(bits: u64) -> u32 {
         bits as u32
     }
+    #[inline(always)]
+    fn bits_at<const BITS: u32>(self, shift: u32) -> u32 {
+        self >> shift & (u32::MAX >> (32 - BITS))
+    }
+    #[inline(always)]
+    fn or_at(self, part: u32, shift: u32) -> u32 {
+        self | part << shift
+    }
 }
 
 impl Word for u64 {
@@ -73,6 +86,14 @@ impl Word for u64 {
     #[inline(always)]
     fn from_u64(bits: u64) -> u64 {
         bits
+    }
+    #[inline(always)]
+    fn bits_at<const BITS: u32>(self, shift: u32) -> u32 {
+        (self >> shift) as u32 & (u32::MAX >> (32 - BITS))
+    }
+    #[inline(always)]
+    fn or_at(self, part: u32, shift: u32) -> u64 {
+        self | u64::from(part) << shift
     }
 }
 
@@ -170,10 +191,7 @@ impl Registers {
         if mask == ALL {
             *target = *out;
         } else {
-            for lane in 0..LANES {
-                let keep = target.0[lane];
-                target.0[lane] = if mask >> lane & 1 != 0 { out.0[lane] } else { keep };
-            }
+            merge(target, mask, out);
         }
     }
 
@@ -207,6 +225,41 @@ impl Registers {
             Class::Double => self.doubles[slot as usize].0[lane],
         }
     }
+}
+
+/// Copies the lanes of `mask`. Apart from the handlers, which it would make several times as long.
+#[inline(never)]
+pub(crate) fn merge<W: Word>(target: &mut Lanes<W>, mask: Mask, from: &Lanes<W>) {
+    wide::call(Merge { target, mask, from });
+}
+
+struct Merge<'a, W> {
+    target: &'a mut Lanes<W>,
+    mask: Mask,
+    from: &'a Lanes<W>,
+}
+
+impl<W: Word> Routine for Merge<'_, W> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for lane in 0..LANES {
+            let keep = self.target.0[lane];
+            let take = self.mask >> lane & 1 != 0;
+            self.target.0[lane] = if take { self.from.0[lane] } else { keep };
+        }
+    }
+}
+
+/// Lanes that are worked on at a time: a vector of the host.
+pub(crate) const STEP: usize = 8;
+
+/// The lanes from `at` on of a register.
+#[inline(always)]
+pub(crate) fn part<W: Word>(regs: &Registers, slot: u32, at: usize) -> [W; STEP] {
+    let lanes = &W::read(regs, slot).0;
+    std::array::from_fn(|lane| lanes[at + lane])
 }
 
 /// The lanes of a mask, in order.

@@ -12,5 +12,7 @@ pub(crate) mod mbarrier;
 pub(crate) mod races;
 pub(crate) mod run;
 pub(crate) mod stack;
+pub(crate) mod tally;
 pub(crate) mod wait;
 pub(crate) mod warp;
+pub(crate) mod wide;

@@ -142,54 +142,77 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
     let budget = if others { turn.min(group.credit.into()) } else { turn };
     let mut left = budget;
     let mut pause = Pause::Reconsider;
-    while left > 0 {
+    // First of the instructions that are not in the tally yet.
+    let mut start = pc;
+    while left > 0 && pc < limit {
+        // Instructions without guard and checks, one after the other, are all that most kernels run.
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min((limit - pc) as usize);
+        let mut flow = Flow::Next;
+        let mut done = 0;
+        for inst in code[pc as usize..].iter().take(most).take_while(|inst| inst.plain) {
+            flow = inst.execute(warp, active, env);
+            if flow != Flow::Next {
+                break;
+            }
+            done += 1;
+        }
+        pc += done;
+        left -= u64::from(done);
+        if flow == Flow::Next && (left == 0 || pc >= limit) {
+            break;
+        }
         left -= 1;
         let inst = &code[pc as usize];
-        let mask = active & warp.regs.pred(inst.guard, inst.flip);
-        let tracked = inst.tracked != UNTRACKED && check_registers;
-        if tracked && let Err(()) = check_reads(warp, env, inst.tracked, active, mask) {
-            pause = Pause::Fault(pc);
-            break;
-        }
-        if mask == 0 {
-            pc += 1;
-        } else {
-            let count = &mut env.counts[pc as usize];
-            count.warps += 1;
-            count.threads += u64::from(mask.count_ones());
-            match inst.execute(warp, mask, env) {
-                Flow::Next => {
-                    if tracked {
-                        note_writes(warp, env, inst.tracked, mask);
-                    }
-                    pc += 1;
-                }
-                Flow::Branch if mask == active => pc = inst.aux,
-                Flow::Fault => {
-                    pause = Pause::Fault(pc);
-                    break;
-                }
-                flow => {
-                    if tracked {
-                        let left = if flow == Flow::Meet { mask & !env.waiting } else { mask };
-                        note_writes(warp, env, inst.tracked, left);
-                    }
-                    warp.steps += budget - left;
-                    if flow == Flow::Branch && inst.m != 0 {
-                        let lane = mask.trailing_zeros() as usize;
-                        let message = "a branch marked .uni is taken by a part of the lanes";
-                        env.fault(FindingKind::Divergence, lane, message);
-                        return Pause::Fault(pc);
-                    }
-                    part(warp, env, index, pc, mask, flow);
-                    return Pause::Reconsider;
-                }
+        let (mut mask, mut tracked) = (active, false);
+        if flow == Flow::Next {
+            mask &= warp.regs.pred(inst.guard, inst.flip);
+            tracked = inst.tracked != UNTRACKED && check_registers;
+            if tracked && let Err(()) = check_reads(warp, env, inst.tracked, active, mask) {
+                pause = Pause::Fault(pc);
+                break;
+            }
+            if mask != active {
+                env.tally.take_back(pc, active, active & !mask);
+            }
+            if mask != 0 {
+                flow = inst.execute(warp, mask, env);
             }
         }
-        if pc >= limit {
-            break;
+        match flow {
+            Flow::Next => {
+                if tracked {
+                    note_writes(warp, env, inst.tracked, mask);
+                }
+                pc += 1;
+            }
+            Flow::Branch if mask == active => {
+                env.tally.add(start, pc + 1, active);
+                pc = inst.aux;
+                start = pc;
+            }
+            Flow::Fault => {
+                pause = Pause::Fault(pc);
+                break;
+            }
+            flow => {
+                if tracked {
+                    let left = if flow == Flow::Meet { mask & !env.waiting } else { mask };
+                    note_writes(warp, env, inst.tracked, left);
+                }
+                env.tally.add(start, pc + 1, active);
+                warp.steps += budget - left;
+                if flow == Flow::Branch && inst.m != 0 {
+                    let lane = mask.trailing_zeros() as usize;
+                    let message = "a branch marked .uni is taken by a part of the lanes";
+                    env.fault(FindingKind::Divergence, lane, message);
+                    return Pause::Fault(pc);
+                }
+                part(warp, env, index, pc, mask, flow);
+                return Pause::Reconsider;
+            }
         }
     }
+    env.tally.add(start, pc, active);
     let used = budget - left;
     warp.steps += used;
     let group = &mut warp.groups[index];
@@ -206,9 +229,7 @@ fn part(warp: &mut Warp, env: &mut Env<'_>, index: usize, pc: u32, mask: Mask, f
     if let Flow::Meet | Flow::Barrier | Flow::Retry = flow {
         // These lanes come back to the instruction; it is counted when they leave it.
         let back = if flow == Flow::Meet { env.waiting } else { mask };
-        let count = &mut env.counts[pc as usize];
-        count.warps -= u64::from(back == mask);
-        count.threads -= u64::from(back.count_ones());
+        env.tally.take_back(pc, mask, back);
     }
     let below = match flow {
         Flow::Call => group.depth + 1,

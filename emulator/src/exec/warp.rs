@@ -3,7 +3,7 @@
 use super::barrier::Votes;
 use super::lanes::{ALL, LANES, Lanes, Mask, Registers};
 use super::stack::Stack;
-use crate::lower::kernel::{Kernel, Uniform};
+use crate::lower::kernel::{ConstantValue, Kernel, Uniform};
 use crate::memory::FIRST_OFFSET;
 use crate::memory::region::Region;
 use crate::types::Class;
@@ -139,7 +139,14 @@ impl Warp {
         self.regs.preds[0] = ALL;
         for constant in &kernel.constants {
             let value = |lane| uniform.value(&constant.value, index, lane);
+            let varies = matches!(constant.value, ConstantValue::Special(_));
             match constant.class {
+                Class::Word if !varies => {
+                    self.regs.words[constant.slot as usize] = Lanes([value(0) as u32; LANES])
+                }
+                Class::Double if !varies => {
+                    self.regs.doubles[constant.slot as usize] = Lanes([value(0); LANES])
+                }
                 Class::Word => {
                     self.regs.words[constant.slot as usize] =
                         Lanes(std::array::from_fn(|l| value(l) as u32))

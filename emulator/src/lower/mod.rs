@@ -78,6 +78,7 @@ fn tracks(body: &mut Body<'_>, plan: &Plan) -> Vec<Track> {
             inst.tracked = tracks.len() as u32;
             tracks.push(Track { guard, reads, writes });
         }
+        inst.plain = !meta.guarded && inst.tracked == UNTRACKED;
     }
     tracks
 }

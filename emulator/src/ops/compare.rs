@@ -8,7 +8,7 @@ use super::{Lowered, Map3, Op3, for_type};
 use crate::error::Fault;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{Ftz, LANES, Lanes, Mask, Value, Word};
+use crate::exec::lanes::{Ftz, LANES, Lanes, Mask, Value, Word, merge};
 use crate::exec::warp::Warp;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
@@ -377,12 +377,8 @@ impl<W: Word> Exec for Selp<W> {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
         let pred = warp.regs.pred(inst.c, inst.aux);
-        let (a, b) = (W::read(&warp.regs, inst.a), W::read(&warp.regs, inst.b));
-        let mut out = Lanes::default();
-        for lane in 0..LANES {
-            let (a, b) = (a.0[lane], b.0[lane]);
-            out.0[lane] = if pred >> lane & 1 != 0 { a } else { b };
-        }
+        let mut out = *W::read(&warp.regs, inst.b);
+        merge(&mut out, pred, W::read(&warp.regs, inst.a));
         warp.regs.write(inst.d, mask, &out);
         Flow::Next
     }

@@ -48,7 +48,7 @@ use std::marker::PhantomData;
 use crate::counters::InstructionClass;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{LANES, Lanes, Mask, Value, Word};
+use crate::exec::lanes::{ALL, LANES, Mask, STEP, Value, Word, merge, part};
 use crate::exec::warp::Warp;
 use crate::lower::form::Form;
 use crate::lower::table::Family;
@@ -172,44 +172,69 @@ pub(crate) struct Map2<O, A, B, D>(PhantomData<(O, A, B, D)>);
 /// Three operands, lane by lane: `d = O(a, b, c)`.
 pub(crate) struct Map3<O, A, B, C, D>(PhantomData<(O, A, B, C, D)>);
 
+/// Runs an instruction for all lanes and gives those that take no part their old values back. The instruction's handler is
+/// one that writes nothing but [`Inst::d`], whatever it finds in the other lanes.
+#[inline(never)]
+fn masked<W: Word>(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+    let before = *W::read(&warp.regs, inst.d);
+    let flow = inst.execute(warp, ALL, env);
+    merge(W::slot(&mut warp.regs, inst.d), !mask, &before);
+    flow
+}
+
 impl<O: Op1<A, D>, A: Value, D: Value> Exec for Map1<O, A, D> {
     #[inline(always)]
-    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
-        let a = A::Word::read(&warp.regs, inst.a);
-        let mut out = Lanes::<D::Word>::default();
-        for lane in 0..LANES {
-            out.0[lane] = O::apply(A::get(a.0[lane])).put();
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if mask != ALL {
+            return masked::<D::Word>(warp, inst, mask, env);
         }
-        warp.regs.write(inst.d, mask, &out);
+        for at in (0..LANES).step_by(STEP) {
+            let a = part::<A::Word>(&warp.regs, inst.a, at);
+            let mut out = [D::Word::default(); STEP];
+            for lane in 0..STEP {
+                out[lane] = O::apply(A::get(a[lane])).put();
+            }
+            D::Word::slot(&mut warp.regs, inst.d).0[at..at + STEP].copy_from_slice(&out);
+        }
         Flow::Next
     }
 }
 
 impl<O: Op2<A, B, D>, A: Value, B: Value, D: Value> Exec for Map2<O, A, B, D> {
     #[inline(always)]
-    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
-        let a = A::Word::read(&warp.regs, inst.a);
-        let b = B::Word::read(&warp.regs, inst.b);
-        let mut out = Lanes::<D::Word>::default();
-        for lane in 0..LANES {
-            out.0[lane] = O::apply(A::get(a.0[lane]), B::get(b.0[lane])).put();
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if mask != ALL {
+            return masked::<D::Word>(warp, inst, mask, env);
         }
-        warp.regs.write(inst.d, mask, &out);
+        for at in (0..LANES).step_by(STEP) {
+            let a = part::<A::Word>(&warp.regs, inst.a, at);
+            let b = part::<B::Word>(&warp.regs, inst.b, at);
+            let mut out = [D::Word::default(); STEP];
+            for lane in 0..STEP {
+                out[lane] = O::apply(A::get(a[lane]), B::get(b[lane])).put();
+            }
+            D::Word::slot(&mut warp.regs, inst.d).0[at..at + STEP].copy_from_slice(&out);
+        }
         Flow::Next
     }
 }
 
 impl<O: Op3<A, B, C, D>, A: Value, B: Value, C: Value, D: Value> Exec for Map3<O, A, B, C, D> {
     #[inline(always)]
-    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
-        let a = A::Word::read(&warp.regs, inst.a);
-        let b = B::Word::read(&warp.regs, inst.b);
-        let c = C::Word::read(&warp.regs, inst.c);
-        let mut out = Lanes::<D::Word>::default();
-        for lane in 0..LANES {
-            out.0[lane] = O::apply(A::get(a.0[lane]), B::get(b.0[lane]), C::get(c.0[lane])).put();
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if mask != ALL {
+            return masked::<D::Word>(warp, inst, mask, env);
         }
-        warp.regs.write(inst.d, mask, &out);
+        for at in (0..LANES).step_by(STEP) {
+            let a = part::<A::Word>(&warp.regs, inst.a, at);
+            let b = part::<B::Word>(&warp.regs, inst.b, at);
+            let c = part::<C::Word>(&warp.regs, inst.c, at);
+            let mut out = [D::Word::default(); STEP];
+            for lane in 0..STEP {
+                out[lane] = O::apply(A::get(a[lane]), B::get(b[lane]), C::get(c[lane])).put();
+            }
+            D::Word::slot(&mut warp.regs, inst.d).0[at..at + STEP].copy_from_slice(&out);
+        }
         Flow::Next
     }
 }

@@ -115,8 +115,7 @@ impl<W: Word, const BITS: u32> Exec for Pack<W, BITS> {
         for (index, &slot) in inst.list.iter().enumerate() {
             let part = &warp.regs.words[slot as usize];
             for lane in 0..LANES {
-                let value = u64::from(part.0[lane]) << (index as u32 * BITS);
-                out.0[lane] = W::from_u64(out.0[lane].to_u64() | value);
+                out.0[lane] = out.0[lane].or_at(part.0[lane], index as u32 * BITS);
             }
         }
         warp.regs.write(inst.d, mask, &out);
@@ -134,8 +133,7 @@ impl<W: Word, const BITS: u32> Exec for Unpack<W, BITS> {
         for (index, &slot) in inst.list.iter().enumerate() {
             let mut out = Lanes::<u32>::default();
             for lane in 0..LANES {
-                let value = source.0[lane].to_u64() >> (index as u32 * BITS);
-                out.0[lane] = (value & ((1 << BITS) - 1)) as u32;
+                out.0[lane] = source.0[lane].bits_at::<BITS>(index as u32 * BITS);
             }
             warp.regs.write(slot, mask, &out);
         }

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use super::Lowered;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst, UNTRACKED};
-use crate::exec::lanes::{LANES, Lanes, Mask, Value, Word, lanes};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Value, Word, lanes};
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
 use crate::launch::Checks;
@@ -156,10 +156,14 @@ impl<D: Direction> Exec for Shfl<D> {
             *chosen = source;
             ranges |= u32::from(in_range) << lane;
         }
-        let mut undefined = 0;
         for (lane, &source) in sources.iter().enumerate() {
             out.0[lane] = a.0[source as usize & 31];
-            undefined |= ((!ready >> source) & 1) << lane;
+        }
+        let mut undefined = 0;
+        if ready != ALL {
+            for (lane, &source) in sources.iter().enumerate() {
+                undefined |= ((!ready >> source) & 1) << lane;
+            }
         }
         // A value from a lane that takes no part is undefined: reading it is a finding.
         let tracking = inst.tracked != UNTRACKED && env.launch.checks.contains(Checks::REGISTERS);
