@@ -1,6 +1,7 @@
 //! What a launch counts. Nothing here depends on time or on the machine.
 
-use crate::exec::lanes::{LANES, Lanes, Mask, lanes};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
+use crate::exec::wide::{self, Routine};
 
 /// The families of instructions that are counted apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -163,20 +164,10 @@ impl Traffic {
     /// Counts one access of a warp, `bytes` a lane, at aligned addresses.
     #[inline(always)]
     pub(crate) fn count(&mut self, addresses: &Lanes<u64>, mask: Mask, bytes: u64) {
-        let active = u64::from(mask.count_ones());
-        self.bytes += active * bytes;
-        // Consecutive lanes at consecutive addresses: the usual case, in one vector loop.
-        let mut steps = 0;
-        for lane in 1..LANES {
-            steps += u64::from(addresses.0[lane].wrapping_sub(addresses.0[lane - 1]) == bytes);
-        }
-        if mask == u32::MAX && steps == LANES as u64 - 1 {
-            let (first, last) = (addresses.0[0], addresses.0[LANES - 1] + bytes - 1);
-            self.sectors += (last >> 5) - (first >> 5) + 1;
-            self.ideal_sectors += bytes;
-        } else {
-            self.scattered(addresses, mask, bytes);
-        }
+        let (sectors, ideal) = wide::call(Sectors { addresses, mask, bytes });
+        self.bytes += u64::from(mask.count_ones()) * bytes;
+        self.sectors += sectors;
+        self.ideal_sectors += ideal;
     }
 
     /// Counts a copy of one run of bytes.
@@ -187,26 +178,89 @@ impl Traffic {
             self.ideal_sectors += bytes.div_ceil(32);
         }
     }
+}
 
-    /// As [`Traffic::count`], for any addresses.
-    fn scattered(&mut self, addresses: &Lanes<u64>, mask: Mask, bytes: u64) {
-        let (mut sorted, mut count) = ([0u64; LANES], 0);
-        for lane in lanes(mask) {
-            sorted[count] = addresses.0[lane];
+/// Sectors of 32 bytes that an access of a warp touches, and those that its distinct bytes would fill.
+struct Sectors<'a> {
+    addresses: &'a Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+}
+
+impl Routine for Sectors<'_> {
+    type Out = (u64, u64);
+
+    #[inline(always)]
+    fn run(self) -> (u64, u64) {
+        let Sectors { addresses: Lanes(at), mask, bytes } = self;
+        // Lanes that do not go on where the lane before them ends.
+        let mut starts: Mask = 1;
+        for lane in 1..LANES {
+            starts |= u32::from(at[lane] != at[lane - 1].wrapping_add(bytes)) << lane;
+        }
+        if starts == 1 && mask == ALL {
+            let (first, last) = (at[0], at[LANES - 1] + bytes - 1);
+            return ((last >> 5) - (first >> 5) + 1, bytes);
+        }
+        let starts = mask & (starts | !(mask << 1));
+        let mut runs = [0; LANES];
+        let (mut count, mut sorted, mut before) = (0, true, Run(0));
+        for lane in lanes(starts) {
+            let rest = (u64::from(starts | !mask) | 1 << LANES) >> (lane + 1);
+            let run = Run::new(at[lane], (u64::from(rest.trailing_zeros()) + 1) * bytes);
+            if run.start() >= before.start() && run.end() <= before.end() {
+                continue;
+            }
+            sorted &= run.0 > before.0;
+            before = run;
+            runs[count % LANES] = run.0;
             count += 1;
         }
-        let sorted = &mut sorted[..count];
-        sorted.sort_unstable();
-        // Accesses are aligned to their size, so those up to 32 bytes lie in one sector each.
-        let (mut sectors, mut distinct, mut before) = (0, 0, None);
-        for &mut address in sorted {
-            distinct += u64::from(before != Some(address));
-            sectors += u64::from(before.map(|b: u64| b >> 5) != Some(address >> 5));
-            before = Some(address);
+        let runs = &mut runs[..count];
+        if !sorted {
+            runs.sort_unstable();
         }
-        self.sectors += sectors;
-        self.ideal_sectors += (distinct * bytes).div_ceil(32);
+        union(runs)
     }
+}
+
+/// A run of at most 1024 bytes, packed so that runs are sorted as numbers are. No memory lies beyond 2⁵² bytes.
+#[derive(Clone, Copy)]
+struct Run(u64);
+
+impl Run {
+    #[inline(always)]
+    fn new(start: u64, bytes: u64) -> Run {
+        Run(start << 11 | bytes)
+    }
+
+    #[inline(always)]
+    fn start(self) -> u64 {
+        self.0 >> 11
+    }
+
+    #[inline(always)]
+    fn end(self) -> u64 {
+        self.start() + (self.0 & 0x7ff)
+    }
+}
+
+/// Sectors of sorted runs of bytes, which may overlap, and those that their bytes would fill.
+#[inline(always)]
+fn union(runs: &[u64]) -> (u64, u64) {
+    let (mut sectors, mut bytes, mut done) = (0, 0, 0);
+    for &run in runs {
+        let (start, end) = (Run(run).start().max(done), Run(run).end());
+        if start >= end {
+            continue;
+        }
+        // The sector in which the bytes before ended has been counted.
+        let counted = done > 0 && (done - 1) >> 5 == start >> 5;
+        sectors += ((end - 1) >> 5) - (start >> 5) + u64::from(!counted);
+        bytes += end - start;
+        done = end;
+    }
+    (sectors, bytes.div_ceil(32))
 }
 
 impl SharedTraffic {
@@ -216,48 +270,85 @@ impl SharedTraffic {
     /// part, two different words of one bank take two wavefronts.
     #[inline(always)]
     pub(crate) fn count(&mut self, addresses: &Lanes<u64>, mask: Mask, bytes: u64) {
-        let parts = (bytes / 4).clamp(1, 4) as usize;
-        let size = LANES / parts;
-        for part in 0..parts {
-            let chunk = if parts == 1 { mask } else { mask >> (part * size) & ((1 << size) - 1) };
-            if chunk == 0 {
-                continue;
-            }
-            self.ideal_wavefronts += 1;
-            let first = part * size;
-            let mut steps = 0;
-            for lane in 1..size {
-                steps += usize::from(
-                    addresses.0[first + lane].wrapping_sub(addresses.0[first + lane - 1]) == bytes,
-                );
-            }
-            let straight = bytes >= 4 && steps == size - 1;
-            self.wavefronts += if straight { 1 } else { conflicts(addresses, first, chunk, bytes) };
-        }
+        let (taken, ideal) = match bytes {
+            0..=4 => wide::call(Wavefronts::<LANES> { addresses, mask }),
+            5..=8 => wide::call(Wavefronts::<16> { addresses, mask }),
+            _ => wide::call(Wavefronts::<8> { addresses, mask }),
+        };
+        self.wavefronts += taken;
+        self.ideal_wavefronts += ideal;
     }
 }
 
-/// Wavefronts of the lanes of `chunk`, which start at lane `first`.
-fn conflicts(addresses: &Lanes<u64>, first: usize, chunk: Mask, bytes: u64) -> u64 {
-    let words = (bytes / 4).clamp(1, 4);
-    let (mut seen, mut count) = ([0u64; 32], 0);
-    let mut banks = [0u8; 32];
-    for lane in lanes(chunk) {
-        for word in 0..words {
-            let index = (addresses.0[first + lane] >> 2) + word;
-            if !seen[..count].contains(&index) && count < 32 {
-                seen[count] = index;
-                count += 1;
-                banks[(index % 32) as usize] += 1;
+/// Wavefronts that an access takes and the least that it could, served in parts of `SIZE` lanes.
+///
+/// A part as a whole is as wide as the banks: there are as many units of memory side by side, each as wide as what a
+/// lane accesses (at least a word), as the part has lanes.
+struct Wavefronts<'a, const SIZE: usize> {
+    addresses: &'a Lanes<u64>,
+    mask: Mask,
+}
+
+impl<const SIZE: usize> Routine for Wavefronts<'_, SIZE> {
+    type Out = (u64, u64);
+
+    #[inline(always)]
+    fn run(self) -> (u64, u64) {
+        let unit = (LANES / SIZE * 4).trailing_zeros();
+        let (mut taken, mut parts) = (0, 0);
+        for part in 0..LANES / SIZE {
+            let active = self.mask >> (part * SIZE) & (u32::MAX >> (LANES - SIZE));
+            if active == 0 {
+                continue;
             }
+            let mut units = [0; SIZE];
+            for lane in 0..SIZE {
+                units[lane] = (self.addresses.0[part * SIZE + lane] >> unit) as u32;
+            }
+            let mut used: Mask = 0;
+            for lane in 0..SIZE {
+                used |= (active >> lane & 1) << (units[lane] % SIZE as u32);
+            }
+            parts += 1;
+            let apart = used.count_ones() == active.count_ones();
+            taken += if apart { 1 } else { conflicts(&units, active) };
         }
+        (taken, parts)
     }
-    banks.iter().copied().max().unwrap_or(1).into()
+}
+
+/// The most different units that lie one above the other.
+#[inline(always)]
+fn conflicts<const SIZE: usize>(units: &[u32; SIZE], active: Mask) -> u64 {
+    // Often lanes share units, and no two units a column.
+    let mut last = [0; SIZE];
+    for lane in lanes(active) {
+        last[units[lane % SIZE] as usize % SIZE] = units[lane % SIZE];
+    }
+    let alone = |lane: usize| last[units[lane % SIZE] as usize % SIZE] == units[lane % SIZE];
+    if lanes(active).all(alone) {
+        return 1;
+    }
+    let mut counts = [0_u8; SIZE];
+    let mut left = active;
+    while left != 0 {
+        let unit = units[left.trailing_zeros() as usize % SIZE];
+        counts[unit as usize % SIZE] += 1;
+        let mut same: Mask = 0;
+        for lane in 0..SIZE {
+            same |= u32::from(units[lane] == unit) << lane;
+        }
+        left &= !same;
+    }
+    counts.into_iter().max().unwrap_or(1).into()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::random::Random;
 
     fn stride(base: u64, step: u64) -> Lanes<u64> {
         Lanes(std::array::from_fn(|lane| base + lane as u64 * step))
@@ -294,5 +385,54 @@ mod tests {
         assert_eq!(wavefronts(128, 16), (32, 4));
         assert_eq!(wavefronts(2, 2), (1, 1));
         assert_eq!(wavefronts(132, 4), (1, 1));
+    }
+
+    /// Addresses as kernels have them: rows in any order, repeated, overlapping, with gaps, for some of the lanes.
+    fn drawn(random: &mut Random, bytes: u64) -> (Lanes<u64>, Mask) {
+        let (rows, pitch) = (1 + random.below(8), (1 + random.below(40)) as u64 * bytes);
+        let width = 1 << random.below(6);
+        let bases: Vec<u64> = (0..32).map(|_| 4096 + random.below(rows) as u64 * pitch).collect();
+        let at = |lane: usize| bases[lane / width] + (lane % width) as u64 * bytes;
+        let mask =
+            if random.below(2) == 0 { ALL } else { random.next() as u32 | 1 << random.below(32) };
+        (Lanes(std::array::from_fn(at)), mask)
+    }
+
+    #[test]
+    fn counts_agree_with_sets_of_bytes_sectors_and_words() {
+        let mut random = Random::new(3, 4);
+        for round in 0..4000 {
+            let bytes = 1_u64 << (round % 6);
+            let (at, mask) = drawn(&mut random, bytes);
+            let of = |lanes: Mask| crate::exec::lanes::lanes(lanes).map(|lane| at.0[lane]);
+            let mut traffic = Traffic::default();
+            traffic.count(&at, mask, bytes);
+            let sectors: BTreeSet<u64> = of(mask).map(|a| a / 32).collect();
+            let distinct: BTreeSet<u64> = of(mask).collect();
+            let ideal = (distinct.len() as u64 * bytes).div_ceil(32);
+            let got = (traffic.sectors, traffic.ideal_sectors);
+            assert_eq!(
+                got,
+                (sectors.len() as u64, ideal),
+                "{bytes} bytes at {at:x?}, lanes {mask:x}"
+            );
+
+            let mut shared = SharedTraffic::default();
+            shared.count(&at, mask, bytes);
+            let (mut taken, mut parts) = (0, 0);
+            let size = 32 / (bytes / 4).clamp(1, 4);
+            for part in (0..32).step_by(size as usize) {
+                let mut words = BTreeSet::new();
+                for first in of(mask & (((1_u64 << size) - 1) << part) as u32) {
+                    words.extend((first..first + bytes.min(16)).map(|byte| byte / 4));
+                }
+                let mut banks = [0; 32];
+                words.iter().for_each(|word| banks[*word as usize % 32] += 1);
+                taken += banks.iter().max().unwrap();
+                parts += u64::from(!words.is_empty());
+            }
+            let got = (shared.wavefronts, shared.ideal_wavefronts);
+            assert_eq!(got, (taken, parts), "{bytes} bytes at {at:x?}, lanes {mask:x}");
+        }
     }
 }
