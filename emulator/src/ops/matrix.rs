@@ -9,6 +9,7 @@ use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers};
 use crate::exec::warp::Warp;
+use crate::exec::wide::{self, Routine};
 use crate::finding::FindingKind;
 use crate::launch::MmaMode;
 use crate::lower::form::Form;
@@ -85,12 +86,12 @@ fn mma_float(f: &mut Form<'_, '_>) -> Lowered {
     fragments(f, accumulator, Type::B32, [registers(16 * k), registers(8 * k), accumulators])?;
     f.inst.imm = i64::from(code(format(a))) | i64::from(code(format(b))) << 8;
     match (a, k, d) {
-        (Type::F16, 8, Type::F32) => f.run::<MmaF32<Half, 8>>(),
-        (Type::F16, 16, Type::F32) => f.run::<MmaF32<Half, 16>>(),
-        (Type::Bf16, 8, Type::F32) => f.run::<MmaF32<Brain, 8>>(),
-        (Type::Bf16, 16, Type::F32) => f.run::<MmaF32<Brain, 16>>(),
-        (Type::Tf32, 4, Type::F32) => f.run::<MmaF32<Tf32, 4>>(),
-        (Type::Tf32, 8, Type::F32) => f.run::<MmaF32<Tf32, 8>>(),
+        (Type::F16, 8, Type::F32) => f.run::<MmaF32<Half, 2, 8>>(),
+        (Type::F16, 16, Type::F32) => f.run::<MmaF32<Half, 2, 16>>(),
+        (Type::Bf16, 8, Type::F32) => f.run::<MmaF32<Brain, 2, 8>>(),
+        (Type::Bf16, 16, Type::F32) => f.run::<MmaF32<Brain, 2, 16>>(),
+        (Type::Tf32, 4, Type::F32) => f.run::<MmaF32<Tf32, 1, 4>>(),
+        (Type::Tf32, 8, Type::F32) => f.run::<MmaF32<Tf32, 1, 8>>(),
         (Type::F16, 8, _) => f.run::<MmaAny<8, true>>(),
         (Type::F16, 16, _) | (_, 16, Type::F16) => f.run::<MmaAny<16, true>>(),
         (_, 16, _) => f.run::<MmaAny<16, false>>(),
@@ -129,46 +130,40 @@ pub(super) fn expect_all(env: &mut Env<'_>, mask: Mask, what: &str) -> Option<Fl
 
 // ---- Floating point with an f32 accumulator
 
-/// How an operand's register comes apart into numbers.
-trait Operand: 'static {
-    /// Elements of a register.
-    const PACKED: usize;
-    /// Element `index` of a register.
-    fn value(word: u32, index: usize) -> f32;
+/// How an operand's register comes apart into `P` numbers.
+trait Operand<const P: usize>: 'static {
+    fn values(word: u32) -> [f32; P];
 }
 
 struct Half;
 struct Brain;
 struct Tf32;
 
-impl Operand for Half {
-    const PACKED: usize = 2;
+impl Operand<2> for Half {
     #[inline(always)]
-    fn value(word: u32, index: usize) -> f32 {
-        half_value(word >> (16 * index) & 0xffff)
+    fn values(word: u32) -> [f32; 2] {
+        [half_value(word & 0xffff), half_value(word >> 16)]
     }
 }
 
-impl Operand for Brain {
-    const PACKED: usize = 2;
+impl Operand<2> for Brain {
     #[inline(always)]
-    fn value(word: u32, index: usize) -> f32 {
-        f32::from_bits(if index == 0 { word << 16 } else { word & 0xffff_0000 })
+    fn values(word: u32) -> [f32; 2] {
+        [f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000)]
     }
 }
 
-impl Operand for Tf32 {
-    const PACKED: usize = 1;
+impl Operand<1> for Tf32 {
     #[inline(always)]
-    fn value(word: u32, _: usize) -> f32 {
-        f32::from_bits(word & 0xffff_e000)
+    fn values(word: u32) -> [f32; 1] {
+        [f32::from_bits(word & 0xffff_e000)]
     }
 }
 
-/// `m16n8kK` with operands of `T` and an f32 accumulator.
-struct MmaF32<T, const K: usize>(PhantomData<T>);
+/// `m16n8kK` with operands of `T`, `P` to a register, and an f32 accumulator.
+struct MmaF32<T, const P: usize, const K: usize>(PhantomData<T>);
 
-impl<T: Operand, const K: usize> Exec for MmaF32<T, K> {
+impl<T: Operand<P>, const P: usize, const K: usize> Exec for MmaF32<T, P, K> {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
         if let Some(flow) = expect_all(env, mask, "mma.sync.aligned") {
@@ -177,56 +172,90 @@ impl<T: Operand, const K: usize> Exec for MmaF32<T, K> {
         if env.launch.mma == MmaMode::BitAccurate {
             return any::<K, false>(&mut warp.regs, inst, env.launch.sm);
         }
-        let regs = &warp.regs;
-        let a_registers = 16 * K / T::PACKED / LANES;
-        let b_registers = 8 * K / T::PACKED / LANES;
-        // a[m][k] lies in lane 4 (m % 8) + (k / PACKED) % 4: no need to bring it into the order of the matrix.
+        let words = |index: usize| &warp.regs.words[inst.list[index % inst.list.len()] as usize];
+        let (a_registers, b_registers) = (16 * K / P / LANES, 8 * K / P / LANES);
+        let first_c = 4 + a_registers + b_registers;
+        let mut out = [Lanes([0; LANES]); 4];
+        wide::call(Products::<T, P, K> {
+            a: std::array::from_fn(|i| words(4 + i)),
+            b: std::array::from_fn(|i| words(4 + a_registers + i)),
+            c: std::array::from_fn(|i| words(first_c + i)),
+            out: &mut out,
+            types: PhantomData,
+        });
+        for (&slot, out) in inst.list.iter().zip(&out) {
+            warp.regs.words[slot as usize] = *out;
+        }
+        Flow::Next
+    }
+}
+
+/// Exact products of fragments, summed in f32 by fused multiply-add in the order of k.
+struct Products<'a, T, const P: usize, const K: usize> {
+    a: [&'a Lanes<u32>; 4],
+    b: [&'a Lanes<u32>; 2],
+    c: [&'a Lanes<u32>; 4],
+    out: &'a mut [Lanes<u32>; 4],
+    types: PhantomData<T>,
+}
+
+impl<T: Operand<P>, const P: usize, const K: usize> Routine for Products<'_, T, P, K> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self) {
+        // Element k of a row, k = P t + e + 4 P r: of lane t of the row's four, element e of register 2 r (rows 8 to 15: 2 r + 1).
         let mut a = [[0.0_f32; LANES]; 8];
-        let mut b = [[0.0_f32; 8]; K];
-        for register in 0..a_registers {
-            let words = &regs.words[inst.list[4 + register] as usize].0;
-            for element in 0..T::PACKED {
-                let values = &mut a[register * T::PACKED + element];
-                for lane in 0..LANES {
-                    values[lane] = T::value(words[lane], element);
+        for register in 0..16 * K / P / LANES {
+            let words = self.a[register].0;
+            for lane in 0..LANES {
+                let values = T::values(words[lane]);
+                for element in 0..P {
+                    a[register * P + element][lane] = values[element];
                 }
             }
         }
-        for register in 0..b_registers {
-            let words = &regs.words[inst.list[4 + a_registers + register] as usize].0;
-            for element in 0..T::PACKED {
-                for t in 0..4 {
-                    let row = &mut b[T::PACKED * t + element + 4 * T::PACKED * register];
-                    for n in 0..8 {
-                        row[n] = T::value(words[4 * n + t], element);
+        // Row k of B in the order in which lanes hold columns of C: 0, 2, 4, 6 and 1, 3, 5, 7.
+        let (mut even, mut odd) = ([[0.0_f32; 4]; K], [[0.0_f32; 4]; K]);
+        for register in 0..8 * K / P / LANES {
+            let words = self.b[register].0;
+            for t in 0..4 {
+                for i in 0..4 {
+                    let left = T::values(words[8 * i + t]);
+                    let right = T::values(words[8 * i + 4 + t]);
+                    for element in 0..P {
+                        even[P * t + element + 4 * P * register][i] = left[element];
+                        odd[P * t + element + 4 * P * register][i] = right[element];
                     }
                 }
             }
         }
-        let first_c = 4 + a_registers + b_registers;
-        let c: [&Lanes<u32>; 4] =
-            std::array::from_fn(|i| &regs.words[inst.list[first_c + i] as usize]);
-        let mut out = [Lanes::<u32>::default(); 4];
-        for m in 0..16 {
-            let (upper, first_lane) = (m / 8, 4 * (m % 8));
-            let mut sum: [f32; 8] =
-                std::array::from_fn(|n| f32::from_bits(c[2 * upper + n % 2].0[first_lane + n / 2]));
-            for k in 0..K {
-                let register = upper + 2 * (k / (4 * T::PACKED));
-                let factor =
-                    a[register * T::PACKED + k % T::PACKED][first_lane + k / T::PACKED % 4];
-                for n in 0..8 {
-                    sum[n] = factor.mul_add(b[k][n], sum[n]);
+        for upper in 0..2 {
+            let (mut left, mut right) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+            for lane in 0..LANES {
+                left[lane] = f32::from_bits(self.c[2 * upper].0[lane]);
+                right[lane] = f32::from_bits(self.c[2 * upper + 1].0[lane]);
+            }
+            for register in 0..K / (4 * P) {
+                for t in 0..4 {
+                    for element in 0..P {
+                        let k = P * t + element + 4 * P * register;
+                        let row = &a[(2 * register + upper) * P + element];
+                        for g in 0..8 {
+                            for i in 0..4 {
+                                let (lane, factor) = (4 * g + i, row[4 * g + t]);
+                                left[lane] = factor.mul_add(even[k][i], left[lane]);
+                                right[lane] = factor.mul_add(odd[k][i], right[lane]);
+                            }
+                        }
+                    }
                 }
             }
-            for n in 0..8 {
-                out[2 * upper + n % 2].0[first_lane + n / 2] = sum[n].to_bits();
+            for lane in 0..LANES {
+                self.out[2 * upper].0[lane] = left[lane].to_bits();
+                self.out[2 * upper + 1].0[lane] = right[lane].to_bits();
             }
         }
-        for (i, out) in out.iter().enumerate() {
-            warp.regs.write(inst.list[i], ALL, out);
-        }
-        Flow::Next
     }
 }
 
