@@ -4,9 +4,10 @@
 //! allows: when a thread waits for the group that the copy belongs to. Until then the bytes are marked
 //! [`IN_FLIGHT`], so that any access to them is a finding. Groups are counted per thread.
 
-use super::lanes::{LANES, Mask, lanes};
+use super::lanes::{LANES, Lanes, Mask, lanes};
 use super::mbarrier::Mbarriers;
-use crate::memory::region::{IN_FLIGHT, Region};
+use crate::memory::cells::spots::Spots;
+use crate::memory::region::{IN_FLIGHT, INIT, Region};
 
 /// Group of a copy that its thread has not committed yet.
 const OPEN: u32 = u32::MAX;
@@ -19,10 +20,12 @@ struct Issued {
     /// Bytes that a lane writes.
     bytes: usize,
     /// Where they go, as an offset into shared memory.
-    offsets: [u32; LANES],
+    offsets: Lanes<u64>,
     data: [[u32; 4]; LANES],
     /// The group of each lane's copy, [`OPEN`] before it is committed.
     groups: [u32; LANES],
+    /// Lanes whose copy is not committed.
+    open: Mask,
     /// How many instructions of the warp had issued copies before.
     number: u64,
     /// The instruction.
@@ -58,27 +61,40 @@ pub(crate) struct Copies {
     pub(crate) peak_bytes: u64,
 }
 
-/// One lane's copy, as it is issued.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LaneCopy {
-    pub(crate) lane: usize,
-    /// Offset into shared memory.
-    pub(crate) offset: usize,
-    /// What it will write, zero past the source's end.
-    pub(crate) data: [u32; 4],
+/// What one instruction copies, up to 16 bytes a lane.
+pub(crate) struct Batch<'a> {
+    pub(crate) site: u32,
+    pub(crate) mask: Mask,
+    /// Addresses in shared memory.
+    pub(crate) to: &'a Lanes<u64>,
+    /// What is written there, zero past the source's end.
+    pub(crate) data: &'a [[u32; 4]; LANES],
 }
 
 impl Issued {
     /// Writes what the lanes copy.
     fn land(&mut self, shared: &Region, landing: Mask) {
-        for lane in lanes(landing) {
-            let offset = self.offsets[lane] as usize;
-            for word in 0..self.bytes / 4 {
-                shared.store(offset + 4 * word, self.data[lane][word]);
-            }
-            shared.mark_written(offset, self.bytes);
+        match self.bytes {
+            16 => self.land_as::<16, 4>(shared, landing),
+            8 => self.land_as::<8, 2>(shared, landing),
+            _ => self.land_as::<4, 1>(shared, landing),
         }
         self.mask &= !landing;
+    }
+
+    #[inline(always)]
+    fn land_as<const BYTES: usize, const WORDS: usize>(&self, shared: &Region, landing: Mask) {
+        if landing == 0 {
+            return;
+        }
+        let mut spots = Spots::<BYTES>::nowhere();
+        let placed = spots.place(&self.offsets, landing, 0, shared.bytes);
+        debug_assert!(placed, "a copy is issued to places in shared memory only");
+        let places = shared.data.at(&spots);
+        for lane in lanes(landing) {
+            places.store_lane::<WORDS>(lane, std::array::from_fn(|word| self.data[lane][word]));
+        }
+        shared.shadow.at(&spots).fill(landing, INIT);
     }
 }
 
@@ -91,90 +107,84 @@ impl Copies {
         self.peak_bytes = 0;
     }
 
-    /// Issues the copies of one instruction, `bytes` (4, 8 or 16) a lane.
-    pub(crate) fn issue(
+    /// Issues the copies of one instruction, `BYTES` (4, 8 or 16) a lane, to these places in shared memory.
+    #[inline(always)]
+    pub(crate) fn issue<const BYTES: usize>(
         &mut self,
         shared: &Region,
-        bytes: usize,
-        site: u32,
-        copies: impl Iterator<Item = LaneCopy>,
+        spots: &Spots<BYTES>,
+        batch: &Batch<'_>,
     ) {
+        let &Batch { site, mask, to, data } = batch;
         let mut entry = self.spare.pop().unwrap_or_else(|| {
             Box::new(Issued {
                 mask: 0,
-                bytes,
-                offsets: [0; LANES],
+                bytes: 0,
+                offsets: Lanes::default(),
                 data: [[0; 4]; LANES],
                 groups: [OPEN; LANES],
+                open: 0,
                 number: 0,
                 site,
             })
         });
-        entry.site = site;
+        for lane in 0..LANES {
+            entry.offsets.0[lane] = to.0[lane].wrapping_sub(shared.base);
+        }
+        entry.data = *data;
+        entry.groups = [OPEN; LANES];
+        (entry.site, entry.bytes, entry.mask, entry.open) = (site, BYTES, mask, mask);
         entry.number = self.count;
         self.count += 1;
-        entry.mask = 0;
-        entry.bytes = bytes;
-        entry.groups = [OPEN; LANES];
-        for LaneCopy { lane, offset, data } in copies {
-            entry.mask |= 1 << lane;
-            entry.offsets[lane] = offset as u32;
-            entry.data[lane] = data;
-            shared.mark(offset, bytes, IN_FLIGHT, 0);
-        }
-        self.bytes_in_flight += bytes as u64 * u64::from(entry.mask.count_ones());
+        shared.shadow.at(spots).fill(mask, IN_FLIGHT);
+        self.bytes_in_flight += BYTES as u64 * u64::from(mask.count_ones());
         self.peak_bytes = self.peak_bytes.max(self.bytes_in_flight);
-        if entry.mask == 0 {
-            self.spare.push(entry);
-        } else {
-            self.issued.push(entry);
-        }
+        self.issued.push(entry);
     }
 
     /// The lanes of `mask` close their open group, which may be empty.
+    #[inline(always)]
     pub(crate) fn commit(&mut self, mask: Mask) {
         // The newest copies are the open ones; older entries may hold some too where lanes went apart.
-        for entry in self.issued.iter_mut().rev() {
-            for lane in lanes(entry.mask & mask) {
-                if entry.groups[lane] == OPEN {
-                    entry.groups[lane] = self.committed[lane];
-                }
+        for entry in self.issued.iter_mut().rev().filter(|entry| entry.open & mask != 0) {
+            let closing = entry.open & mask;
+            for lane in 0..LANES {
+                let group = entry.groups[lane];
+                entry.groups[lane] =
+                    if closing >> lane & 1 != 0 { self.committed[lane] } else { group };
             }
+            entry.open &= !mask;
         }
-        for lane in lanes(mask) {
-            self.committed[lane] += 1;
+        for lane in 0..LANES {
+            self.committed[lane] += mask >> lane & 1;
         }
     }
 
     /// The lanes of `mask` wait until at most `newest` of their committed groups are outstanding.
     /// `landed` is told where each instruction's copies of which lanes have landed, and their size.
+    #[inline(always)]
     pub(crate) fn wait(
         &mut self,
         shared: &Region,
         mask: Mask,
         newest: u32,
-        mut landed: impl FnMut(&[u32; LANES], Mask, usize),
+        mut landed: impl FnMut(&Lanes<u64>, Mask, usize),
     ) {
         let limits: [u32; LANES] =
             std::array::from_fn(|lane| self.committed[lane].saturating_sub(newest));
-        let mut index = 0;
-        while index < self.issued.len() {
-            let entry = &mut self.issued[index];
-            let landing = lanes(entry.mask & mask)
-                .filter(|&lane| entry.groups[lane] < limits[lane])
-                .fold(0, |landing, lane| landing | 1 << lane);
-            entry.land(shared, landing);
-            if landing != 0 {
-                landed(&entry.offsets, landing, entry.bytes);
+        for entry in &mut self.issued {
+            let mut landing: Mask = 0;
+            for lane in 0..LANES {
+                landing |= u32::from(entry.groups[lane] < limits[lane]) << lane;
             }
-            self.bytes_in_flight -= entry.bytes as u64 * u64::from(landing.count_ones());
-            if entry.mask == 0 {
-                let done = self.issued.remove(index);
-                self.spare.push(done);
-            } else {
-                index += 1;
+            landing &= entry.mask & mask;
+            if landing != 0 {
+                entry.land(shared, landing);
+                landed(&entry.offsets, landing, entry.bytes);
+                self.bytes_in_flight -= entry.bytes as u64 * u64::from(landing.count_ones());
             }
         }
+        self.spare.extend(self.issued.extract_if(.., |entry| entry.mask == 0));
     }
 
     /// Lets the copies that the lane has issued so far arrive at an mbarrier when they have landed.
@@ -203,7 +213,7 @@ impl Copies {
             for entry in self.issued.iter_mut().filter(|e| e.number < before) {
                 if entry.mask >> lane & 1 != 0 {
                     entry.land(shared, 1 << lane);
-                    let at = (entry.offsets[lane] as usize, entry.bytes as u64);
+                    let at = (entry.offsets.0[lane] as usize, entry.bytes as u64);
                     landed(at, lane, entry.site, mbarrier);
                     self.bytes_in_flight -= entry.bytes as u64;
                 }

@@ -3,6 +3,7 @@
 pub(crate) mod access;
 pub(crate) mod cells;
 pub(crate) mod device;
+pub(crate) mod find;
 pub(crate) mod region;
 
 /// Address of the first allocation of global memory; `.const` variables live there too.

@@ -2,21 +2,23 @@
 //! (PTX ISA, "Data Movement and Conversion Instructions: cp.async").
 
 use super::Lowered;
-use crate::exec::copies::LaneCopy;
+use crate::exec::copies::Batch;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{LANES, Lanes, Mask, lanes};
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
+use crate::launch::Checks;
 use crate::lower::form::{Form, WIDE_ADDRESS};
 use crate::lower::symbols::Symbol;
 use crate::lower::table::{Row, row};
-use crate::memory::FIRST_OFFSET;
 use crate::memory::access::{
     Access, Global, Memory, Refused, Resolve, Shared, addresses, count, note_global, observe,
     permitted, refuse, report_race,
 };
+use crate::memory::cells::spots::Spots;
 use crate::memory::region::{FORBIDDEN, IN_FLIGHT, INIT, Region};
+use crate::memory::{FIRST_OFFSET, find};
 use crate::parse::ast::Operand;
 use crate::types::{Space, Type};
 
@@ -78,60 +80,122 @@ struct Copy;
 impl Exec for Copy {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
-        let from = addresses(&warp.regs, inst);
-        let to = destinations(warp, inst);
-        let bytes = inst.d as usize;
-        let sizes = source_sizes(warp, inst, bytes as u32);
-        let mut copies = [LaneCopy { lane: 0, offset: 0, data: [0; 4] }; LANES];
-        let mut used = 0;
-        let mut reading = 0;
-        let mut hint = env.hints[inst.site as usize];
-        for lane in lanes(mask) {
-            let size = sizes.0[lane] as usize;
-            if size > bytes {
-                let message = format!("`cp.async` of {bytes} bytes with a source of {size}");
-                return env.fault(FindingKind::Operand, lane, message);
-            }
-            let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
-            let address = to.0[lane];
-            let target = address
-                .is_multiple_of(bytes as u64)
-                .then(|| memory.shared.offset(address, bytes as u64))
-                .flatten()
-                .filter(|&offset| permitted(memory.shared, offset, bytes, Access::Store));
-            let Some(offset) = target else {
-                let refused = Refused { lane, address, bytes: bytes as u64, access: Access::Store };
-                return refuse::<Shared>(env, warp.local.as_ref(), refused);
-            };
-            let mut data = [0; 4];
-            if size > 0 {
-                let address = from.0[lane];
-                let source = address
-                    .is_multiple_of(bytes as u64)
-                    .then(|| Global::find(&memory, &mut hint, lane, address, size as u64))
-                    .flatten()
-                    .filter(|&(region, offset)| readable(region, offset, size));
-                let Some((region, offset)) = source else {
-                    let refused =
-                        Refused { lane, address, bytes: bytes as u64, access: Access::Load };
-                    return refuse::<Global>(env, warp.local.as_ref(), refused);
-                };
-                data = read(region, offset, size);
-                reading |= 1 << lane;
-            }
-            copies[used] = LaneCopy { lane, offset, data };
-            used += 1;
+        match inst.d {
+            16 => copy::<16, 4>(warp, inst, mask, env),
+            8 => copy::<8, 2>(warp, inst, mask, env),
+            _ => copy::<4, 1>(warp, inst, mask, env),
         }
-        env.hints[inst.site as usize] = hint;
-        warp.copies.issue(&env.shared, bytes, inst.site, copies[..used].iter().copied());
-        env.counters.peak_bytes_in_flight =
-            env.counters.peak_bytes_in_flight.max(warp.copies.peak_bytes);
-        if reading != 0 {
-            count::<Global>(env, &from, reading, bytes as u64, Access::Load);
-            note_sources(env, (warp.index, inst.site), &from, reading, &sizes, bytes as u32);
-        }
-        observe::<Shared>(env, (warp.index, inst), &to, mask, bytes as u64, Access::Store)
     }
+}
+
+/// What each lane copies.
+type Data = [[u32; 4]; LANES];
+
+#[inline(always)]
+fn copy<const BYTES: usize, const WORDS: usize>(
+    warp: &mut Warp,
+    inst: &Inst,
+    mask: Mask,
+    env: &mut Env<'_>,
+) -> Flow {
+    let (from, to) = (addresses(&warp.regs, inst), destinations(warp, inst));
+    let sizes = source_sizes(warp, inst, BYTES as u32);
+    let (mut reading, mut partly): (Mask, Mask) = (0, 0);
+    for lane in 0..LANES {
+        let size = sizes.0[lane];
+        reading |= u32::from(size != 0) << lane;
+        partly |= u32::from(size != 0 && size != BYTES as u32) << lane;
+    }
+    let (reading, partly) = (reading & mask, partly & mask);
+    let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
+    let checked = env.launch.checks.contains(Checks::MEMORY);
+    let (mut data, mut hint) = ([[0; 4]; LANES], env.hints[inst.site as usize]);
+    let mut target = Spots::<BYTES>::nowhere();
+    let placed = target.place(&to, mask, env.shared.base, env.shared.bytes)
+        && (!checked || mask & !env.shared.permits(&target, Access::Store) == 0);
+    let read = partly == 0
+        && (reading == 0 || read::<BYTES, WORDS>(&memory, &mut hint, &from, reading, &mut data));
+    env.hints[inst.site as usize] = hint;
+    if (!read || !placed)
+        && let Some(flow) = one_by_one(warp, inst, (mask, &sizes), env, &mut data)
+    {
+        return flow;
+    }
+    let batch = Batch { site: inst.site, mask, to: &to, data: &data };
+    warp.copies.issue(&env.shared, &target, &batch);
+    env.counters.peak_bytes_in_flight =
+        env.counters.peak_bytes_in_flight.max(warp.copies.peak_bytes);
+    if reading != 0 {
+        count::<Global>(env, &from, reading, BYTES as u64, Access::Load);
+        note_sources(env, (warp.index, inst.site), &from, (reading, partly), &sizes, BYTES as u32);
+    }
+    observe::<Shared>(env, (warp.index, inst), &to, mask, BYTES as u64, Access::Store)
+}
+
+/// Reads whole sources that lie in one allocation; whether they do and may be read.
+#[inline(always)]
+fn read<const BYTES: usize, const WORDS: usize>(
+    memory: &Memory<'_>,
+    hint: &mut u32,
+    from: &Lanes<u64>,
+    reading: Mask,
+    data: &mut Data,
+) -> bool {
+    let checked = memory.launch.checks.contains(Checks::MEMORY);
+    let mut spots = Spots::<BYTES>::nowhere();
+    let source = find::place(memory, Space::Global, hint, from, reading, &mut spots)
+        .filter(|region| !checked || reading & !region.permits(&spots, Access::Load) == 0);
+    let Some(region) = source else { return false };
+    let places = region.data.at(&spots);
+    for lane in 0..LANES {
+        if reading >> lane & 1 != 0 {
+            let words: [u32; WORDS] = places.load_lane(lane);
+            data[lane][..WORDS].copy_from_slice(&words);
+        }
+    }
+    true
+}
+
+/// As [`copy`], lane by lane, for sources in different allocations and of sizes of their own: reads them, or gives what
+/// is wrong with the first copy that cannot be made.
+#[inline(never)]
+fn one_by_one(
+    warp: &Warp,
+    inst: &Inst,
+    (mask, sizes): (Mask, &Lanes<u32>),
+    env: &mut Env<'_>,
+    data: &mut Data,
+) -> Option<Flow> {
+    let (from, to) = (addresses(&warp.regs, inst), destinations(warp, inst));
+    let bytes = inst.d as usize;
+    let checked = env.launch.checks.contains(Checks::MEMORY);
+    for lane in lanes(mask) {
+        let size = sizes.0[lane] as usize;
+        if size > bytes {
+            let message = format!("`cp.async` of {bytes} bytes with a source of {size}");
+            return Some(env.fault(FindingKind::Operand, lane, message));
+        }
+        let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
+        let (aligned, bytes) = (|at: u64| at.is_multiple_of(bytes as u64), bytes as u64);
+        let target = memory.shared.offset(to.0[lane], bytes).filter(|&offset| {
+            !checked || permitted(memory.shared, offset, bytes as usize, Access::Store)
+        });
+        if target.is_none() || !aligned(to.0[lane]) {
+            let refused = Refused { lane, address: to.0[lane], bytes, access: Access::Store };
+            return Some(refuse::<Shared>(env, warp.local.as_ref(), refused));
+        }
+        if size == 0 {
+            continue;
+        }
+        let source = Global::find(&memory, &mut 0, lane, from.0[lane], size as u64)
+            .filter(|&(region, offset)| !checked || readable(region, offset, size));
+        let Some((region, offset)) = source.filter(|_| aligned(from.0[lane])) else {
+            let refused = Refused { lane, address: from.0[lane], bytes, access: Access::Load };
+            return Some(refuse::<Global>(env, warp.local.as_ref(), refused));
+        };
+        data[lane] = read_part(region, offset, size);
+    }
+    None
 }
 
 /// Notes what each lane reads: as much as it copies, or less.
@@ -140,13 +204,12 @@ fn note_sources(
     env: &mut Env<'_>,
     at: (u32, u32),
     from: &Lanes<u64>,
-    reading: Mask,
+    (reading, partly): (Mask, Mask),
     sizes: &Lanes<u32>,
     bytes: u32,
 ) {
-    let whole = lanes(reading).filter(|&l| sizes.0[l] == bytes).fold(0, |m, l| m | 1 << l);
-    note_global(env, at, from, whole, bytes.into(), Access::Load);
-    for lane in lanes(reading & !whole) {
+    note_global(env, at, from, reading & !partly, bytes.into(), Access::Load);
+    for lane in lanes(partly) {
         note_global(env, at, from, 1 << lane, sizes.0[lane].into(), Access::Load);
     }
 }
@@ -179,7 +242,7 @@ fn readable(region: &Region, offset: usize, size: usize) -> bool {
     (offset..offset + size).all(|at| region.state(at) & (INIT | FORBIDDEN | IN_FLIGHT) == INIT)
 }
 
-fn read(region: &Region, offset: usize, size: usize) -> [u32; 4] {
+fn read_part(region: &Region, offset: usize, size: usize) -> [u32; 4] {
     let mut data = [0; 4];
     for (index, word) in data.iter_mut().enumerate().take(size / 4) {
         *word = region.load(offset + 4 * index);
@@ -219,7 +282,7 @@ impl Exec for Wait {
         copies.wait(shared, mask, inst.imm as u32, |offsets, lanes, bytes| {
             // The bytes are written now, as far as the other threads can tell.
             if let (Some(races), Some(order)) = (&mut *races, &*order) {
-                let at = Lanes(offsets.map(|offset| FIRST_OFFSET + u64::from(offset)));
+                let at = Lanes(offsets.0.map(|offset| FIRST_OFFSET + offset));
                 let place = (*index, inst.site);
                 let found = races.access(order, place, &at, lanes, bytes as u64, Access::Store);
                 race = race.or(found.map(|found| (found, bytes as u64)));

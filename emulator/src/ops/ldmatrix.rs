@@ -10,14 +10,17 @@ use super::Lowered;
 use super::matrix::expect_all;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{ALL, Lanes, Mask};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask};
 use crate::exec::warp::Warp;
+use crate::launch::Checks;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
     Access, Generic, Memory, Refused, Resolve, Shared, addresses, check_races, count, observe,
-    permitted, refuse,
+    refuse,
 };
+use crate::memory::cells::spots::{Spots, Words};
+use crate::memory::find;
 use crate::types::{Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
@@ -29,7 +32,7 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 /// Bytes of a row: 8 elements of 16 bits.
-const ROW_BYTES: u64 = 16;
+const ROW_BYTES: usize = 16;
 /// Flag in [`Inst::aux`]: transposed.
 const TRANSPOSED: u32 = 1 << 8;
 
@@ -63,29 +66,20 @@ fn movmatrix(f: &mut Form<'_, '_>) -> Lowered {
     f.run::<Transpose>()
 }
 
-/// Eight rows of four words.
-type Matrix = [[u32; 4]; 8];
-
-/// The word that each lane holds of a matrix.
+/// The words that lanes hold of a matrix, turned into those of the transposed one. Untransposed, lane l holds the
+/// l-th word in memory.
 #[inline(always)]
-fn spread(matrix: &Matrix, transposed: bool) -> Lanes<u32> {
-    let element =
-        |row: usize, column: usize| matrix[row][column / 2] >> (16 * (column % 2)) & 0xffff;
-    Lanes(std::array::from_fn(|lane| {
-        let (g, t) = (lane / 4, lane % 4);
-        if transposed { element(2 * t, g) | element(2 * t + 1, g) << 16 } else { matrix[g][t] }
-    }))
-}
-
-/// The matrix that lanes hold: the inverse of [`spread`], which for the transposed form is itself.
-#[inline(always)]
-fn collect(words: &Lanes<u32>, transposed: bool) -> Matrix {
-    let plain: Matrix = std::array::from_fn(|g| std::array::from_fn(|t| words.0[4 * g + t]));
-    if !transposed {
-        return plain;
+fn transposed(Lanes(words): &Lanes<u32>) -> Lanes<u32> {
+    let mut out = [0; LANES];
+    for t in 0..4 {
+        for word in 0..4 {
+            // Two rows' elements of columns 2 word and 2 word + 1.
+            let (even, odd) = (words[8 * t + word], words[8 * t + 4 + word]);
+            out[8 * word + t] = even & 0xffff | odd << 16;
+            out[8 * word + 4 + t] = even >> 16 | odd & 0xffff_0000;
+        }
     }
-    let turned = spread(&plain, true);
-    std::array::from_fn(|g| std::array::from_fn(|t| turned.0[4 * g + t]))
+    Lanes(out)
 }
 
 /// Lanes whose addresses count.
@@ -101,36 +95,51 @@ impl<R: Resolve + 'static> Exec for Load<R> {
         if let Some(flow) = expect_all(env, mask, "ldmatrix.sync.aligned") {
             return flow;
         }
-        let addresses = addresses(&warp.regs, inst);
-        let mut hint = u32::MAX;
-        for (index, &slot) in inst.list.iter().enumerate() {
-            let mut matrix = Matrix::default();
-            for (row, words) in matrix.iter_mut().enumerate() {
-                let lane = 8 * index + row;
-                let address = addresses.0[lane];
-                let memory =
-                    Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
-                let found = address
-                    .is_multiple_of(ROW_BYTES)
-                    .then(|| R::find(&memory, &mut hint, lane, address, ROW_BYTES))
-                    .flatten()
-                    .filter(|(region, offset)| {
-                        permitted(region, *offset, ROW_BYTES as usize, Access::Load)
-                    });
-                let Some((region, offset)) = found else {
-                    let refused = Refused { lane, address, bytes: ROW_BYTES, access: Access::Load };
-                    return refuse::<R>(env, warp.local.as_ref(), refused);
-                };
-                for (word, to) in words.iter_mut().enumerate() {
-                    *to = region.load(offset + 4 * word);
-                }
-            }
-            let out = spread(&matrix, inst.aux & TRANSPOSED != 0);
-            warp.regs.write(slot, ALL, &out);
+        let at = addresses(&warp.regs, inst);
+        let lanes = address_lanes(inst.list.len());
+        let mut rows = [[0; 4]; LANES];
+        if let Err(refused) = load_rows(&memory(warp, env), R::SPACE, &at, lanes, &mut rows) {
+            return refuse::<R>(env, warp.local.as_ref(), refused);
         }
-        let rows = address_lanes(inst.list.len());
-        observe::<R>(env, (warp.index, inst), &addresses, rows, ROW_BYTES, Access::Load)
+        for (rows, &slot) in rows.chunks_exact(8).zip(&inst.list) {
+            let mut out = Lanes([0; LANES]);
+            out.0.copy_from_slice(rows.as_flattened());
+            if inst.aux & TRANSPOSED != 0 {
+                out = transposed(&out);
+            }
+            warp.regs.words[slot as usize] = out;
+        }
+        observe::<R>(env, (warp.index, inst), &at, lanes, ROW_BYTES as u64, Access::Load)
     }
+}
+
+fn memory<'m>(warp: &'m Warp, env: &'m Env<'_>) -> Memory<'m> {
+    Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() }
+}
+
+#[inline(always)]
+fn load_rows(
+    memory: &Memory<'_>,
+    space: Space,
+    at: &Lanes<u64>,
+    mask: Mask,
+    rows: &mut [[u32; 4]; LANES],
+) -> Result<(), Refused> {
+    let checked = memory.launch.checks.contains(Checks::MEMORY);
+    let mut spots = Spots::nowhere();
+    let together = find::place(memory, space, &mut 0, at, mask, &mut spots)
+        .filter(|region| !checked || mask & !region.permits(&spots, Access::Load) == 0);
+    if let Some(region) = together {
+        let places = region.data.at::<ROW_BYTES>(&spots);
+        for (lane, row) in rows.iter_mut().enumerate() {
+            *row = places.load_lane(lane);
+        }
+        return Ok(());
+    }
+    let how = (Access::Load, checked);
+    find::one_by_one::<ROW_BYTES>(memory, space, at, mask, how, |lane, region, spots| {
+        rows[lane] = region.data.at(spots).load_lane(lane);
+    })
 }
 
 struct Store<R>(PhantomData<R>);
@@ -141,43 +150,51 @@ impl<R: Resolve + 'static> Exec for Store<R> {
         if let Some(flow) = expect_all(env, mask, "stmatrix.sync.aligned") {
             return flow;
         }
-        let addresses = addresses(&warp.regs, inst);
-        let mut hint = u32::MAX;
-        // Rows that are stored as they were: writing the same value twice is no race.
-        let mut unchanging: Mask = 0;
+        let at = addresses(&warp.regs, inst);
+        let lanes = address_lanes(inst.list.len());
+        let mut words = [Lanes([0; LANES]); 4];
         for (index, &slot) in inst.list.iter().enumerate() {
-            let matrix = collect(&warp.regs.words[slot as usize], inst.aux & TRANSPOSED != 0);
-            for (row, words) in matrix.iter().enumerate() {
-                let lane = 8 * index + row;
-                let address = addresses.0[lane];
-                let memory =
-                    Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
-                let found = address
-                    .is_multiple_of(ROW_BYTES)
-                    .then(|| R::find(&memory, &mut hint, lane, address, ROW_BYTES))
-                    .flatten()
-                    .filter(|(region, offset)| {
-                        permitted(region, *offset, ROW_BYTES as usize, Access::Store)
-                    });
-                let Some((region, offset)) = found else {
-                    let refused =
-                        Refused { lane, address, bytes: ROW_BYTES, access: Access::Store };
-                    return refuse::<R>(env, warp.local.as_ref(), refused);
-                };
-                let mut same = permitted(region, offset, ROW_BYTES as usize, Access::Load);
-                for (word, &from) in words.iter().enumerate() {
-                    same &= region.load::<u32>(offset + 4 * word) == from;
-                    region.store(offset + 4 * word, from);
+            let mut matrix = warp.regs.words[slot as usize];
+            if inst.aux & TRANSPOSED != 0 {
+                matrix = transposed(&matrix);
+            }
+            for row in 0..8 {
+                for (word, words) in words.iter_mut().enumerate() {
+                    words.0[(8 * index + row) % LANES] = matrix.0[4 * row + word];
                 }
-                unchanging |= u32::from(same) << lane;
-                region.mark_written(offset, ROW_BYTES as usize);
             }
         }
-        let rows = address_lanes(inst.list.len());
-        count::<R>(env, &addresses, rows, ROW_BYTES, Access::Store);
-        let changing = rows & !unchanging;
-        check_races::<R>(env, (warp.index, inst), &addresses, changing, ROW_BYTES, Access::Store)
+        let unchanging = match store_rows(&memory(warp, env), R::SPACE, &at, lanes, &words) {
+            Ok(unchanging) => unchanging,
+            Err(refused) => return refuse::<R>(env, warp.local.as_ref(), refused),
+        };
+        count::<R>(env, &at, lanes, ROW_BYTES as u64, Access::Store);
+        let changing = lanes & !unchanging;
+        check_races::<R>(env, (warp.index, inst), &at, changing, ROW_BYTES as u64, Access::Store)
     }
+}
+
+/// Gives the lanes whose row is stored as it was: writing the same value twice is no race.
+#[inline(always)]
+fn store_rows(
+    memory: &Memory<'_>,
+    space: Space,
+    at: &Lanes<u64>,
+    mask: Mask,
+    words: &Words<4>,
+) -> Result<Mask, Refused> {
+    let checked = memory.launch.checks.contains(Checks::MEMORY);
+    let mut spots = Spots::<ROW_BYTES>::nowhere();
+    let together = find::place(memory, space, &mut 0, at, mask, &mut spots)
+        .filter(|region| !checked || mask & !region.permits(&spots, Access::Store) == 0);
+    if let Some(region) = together {
+        return Ok(region.store_spots_compared(&spots, mask, words));
+    }
+    let (how, mut unchanging) = ((Access::Store, checked), 0);
+    find::one_by_one::<ROW_BYTES>(memory, space, at, mask, how, |lane, region, spots| {
+        unchanging |= region.store_spots_compared(spots, 1 << lane, words);
+    })?;
+    Ok(unchanging)
 }
 
 struct Transpose;
@@ -188,8 +205,7 @@ impl Exec for Transpose {
         if let Some(flow) = expect_all(env, mask, "movmatrix.sync.aligned") {
             return flow;
         }
-        let matrix = collect(&warp.regs.words[inst.a as usize], false);
-        let out = spread(&matrix, true);
+        let out = transposed(&warp.regs.words[inst.a as usize]);
         warp.regs.write(inst.d, ALL, &out);
         Flow::Next
     }

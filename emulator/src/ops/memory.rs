@@ -4,22 +4,23 @@
 //! without effect. Volatile, relaxed, acquire and release accesses to global memory order CTAs, so
 //! they run when the round commits, unless their scope is the CTA.
 
-use std::marker::PhantomData;
-
 use super::Lowered;
+use crate::error::Fault;
 use crate::exec::env::Env;
-use crate::exec::inst::{Exec, Flow, Inst, handler};
-use crate::exec::lanes::{LANES, Lanes, Mask, Word};
+use crate::exec::inst::{Exec, Flow, Inst};
+use crate::exec::lanes::{LANES, Lanes, Mask, Registers};
 use crate::exec::warp::Warp;
+use crate::exec::wide::{self, Routine};
 use crate::launch::Checks;
 use crate::lower::form::{ACQUIRES, Form, Place, RELEASES, STRONG, WIDER};
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
-    Access, Generic, Global, Local, Memory, Param, Refused, Resolve, Shared, addresses,
-    check_races, count, observe, permitted, refuse,
+    Access, Generic, Global, Local, Memory, Param, Shared, addresses, check_races, count, observe,
+    refuse,
 };
 use crate::memory::cells::Cell;
-use crate::memory::{GLOBAL_BASE, WINDOW_BYTES};
+use crate::memory::cells::spots::{Spots, Words};
+use crate::memory::{GLOBAL_BASE, WINDOW_BYTES, find};
 use crate::types::{Kind, Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
@@ -34,83 +35,285 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// How a loaded element becomes a register: what is read, and what is stored per lane.
-pub(crate) trait Widen: 'static {
-    type Cell: Cell;
-    type Word: Word;
-    fn widen(cell: Self::Cell) -> Self::Word;
+/// What an instruction accesses, packed into [`Inst::m`] and [`Inst::p`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Elements {
+    space: Space,
+    /// Bytes of one element, 1 to 8.
+    bytes: u32,
+    /// Whether a load extends it with its sign.
+    signed: bool,
+    /// Bits of the registers.
+    register: u32,
 }
 
-/// Reads `C`, sees it as `S`, extends it to `V` and keeps its bits.
-struct As<C, S, V>(PhantomData<(C, S, V)>);
+impl Elements {
+    fn pack(self, inst: &mut Inst) {
+        inst.m = SPACES.iter().position(|&s| s == self.space).unwrap_or(0) as u32;
+        inst.p = self.bytes | u32::from(self.signed) << 8 | self.register << 16;
+    }
 
-macro_rules! widen {
-    ($($cell:ty, $seen:ty, $value:ty => $word:ty;)*) => {$(
-        impl Widen for As<$cell, $seen, $value> {
-            type Cell = $cell;
-            type Word = $word;
-            #[inline(always)]
-            fn widen(cell: $cell) -> $word {
-                cell as $seen as $value as $word
+    #[inline(always)]
+    fn of(inst: &Inst) -> Elements {
+        let space = SPACES[inst.m as usize % SPACES.len()];
+        let (bytes, signed, register) = (inst.p & 0xff, inst.p >> 8 & 1 != 0, inst.p >> 16);
+        Elements { space, bytes, signed, register }
+    }
+
+    /// Whether registers are filled with words of memory as they are.
+    #[inline(always)]
+    fn are_words(self, count: usize) -> bool {
+        self.register <= 32 && (self.bytes == 4 || self.bytes < 4 && count == 1 && !self.signed)
+    }
+}
+
+/// The spaces that [`Elements`] can name.
+const SPACES: [Space; 5] =
+    [Space::Global, Space::Shared, Space::Local, Space::Param, Space::Generic];
+
+/// Calls a generic function with a space as a type.
+macro_rules! in_space {
+    ($space:expr, $r:ident => $body:expr) => {
+        match $space {
+            Space::Shared => {
+                type $r = Shared;
+                $body
+            }
+            Space::Local => {
+                type $r = Local;
+                $body
+            }
+            Space::Param => {
+                type $r = Param;
+                $body
+            }
+            Space::Generic => {
+                type $r = Generic;
+                $body
+            }
+            _ => {
+                type $r = Global;
+                $body
             }
         }
-    )*};
-}
-widen! {
-    u8, u8, u32 => u32; u8, u8, u64 => u64; u8, i8, u16 => u32; u8, i8, u32 => u32; u8, i8, u64 => u64;
-    u16, u16, u32 => u32; u16, u16, u64 => u64; u16, i16, u32 => u32; u16, i16, u64 => u64;
-    u32, u32, u32 => u32; u32, u32, u64 => u64; u32, i32, u64 => u64; u64, u64, u64 => u64;
+    };
 }
 
-/// `N` elements from the address of each lane into the registers of [`Inst::list`].
-struct Load<R, E, const N: usize>(PhantomData<(R, E)>);
+/// Whether an access that orders CTAs has to wait for the commit: where any lane's address is global.
+#[inline(always)]
+fn has_to_wait(warp: &Warp, inst: &Inst, mask: Mask, env: &Env<'_>) -> bool {
+    inst.aux & WIDER != 0 && env.must_defer() && any_global(warp, inst, mask)
+}
 
-impl<R: Resolve, E: Widen, const N: usize> Exec for Load<R, E, N> {
+/// Loads `BYTES` bytes from the address of each lane into the registers of [`Inst::list`].
+struct Load<const BYTES: usize, const WORDS: usize>;
+
+impl<const BYTES: usize, const WORDS: usize> Exec for Load<BYTES, WORDS> {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if has_to_wait(warp, inst, mask, env) {
+            return Flow::Defer;
+        }
         let at = addresses(&warp.regs, inst);
-        let size = E::Cell::BYTES;
-        let bytes = size * N;
+        let elements = Elements::of(inst);
         let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
         let checked = env.launch.checks.contains(Checks::MEMORY);
         let mut hint = env.hints[inst.site as usize];
-        let mut out = [Lanes::<E::Word>::default(); N];
-        let mut failed = LANES;
-        for lane in 0..LANES {
-            if mask >> lane & 1 == 0 {
-                continue;
-            }
-            let address = at.0[lane];
-            let found = R::find(&memory, &mut hint, lane, address, bytes as u64);
-            match found {
-                Some((region, offset))
-                    if address.is_multiple_of(bytes as u64)
-                        && (!checked || permitted(region, offset, bytes, Access::Load)) =>
-                {
-                    for (index, register) in out.iter_mut().enumerate() {
-                        register.0[lane] = E::widen(region.load(offset + index * size));
-                    }
-                }
-                _ => {
-                    failed = lane;
-                    break;
-                }
-            }
-        }
-        if failed < LANES {
-            let refused = Refused {
-                lane: failed,
-                address: at.0[failed],
-                bytes: bytes as u64,
-                access: Access::Load,
-            };
-            return refuse::<R>(env, warp.local.as_ref(), refused);
+        let mut spots = Spots::<BYTES>::nowhere();
+        let region = find::place(&memory, elements.space, &mut hint, &at, mask, &mut spots)
+            .filter(|region| !checked || mask & !region.permits(&spots, Access::Load) == 0);
+        let mut words = [Lanes([0; LANES]); WORDS];
+        if let Some(region) = region {
+            region.data.at(&spots).load(&mut words);
+        } else if let Some(flow) =
+            load_one_by_one::<BYTES, WORDS>(warp, env, elements.space, &at, mask, &mut words)
+        {
+            return flow;
         }
         env.hints[inst.site as usize] = hint;
-        for (index, register) in out.iter().enumerate() {
-            warp.regs.write(inst.list[index], mask, register);
+        if elements.are_words(inst.list.len()) {
+            for (&slot, words) in inst.list.iter().zip(&words) {
+                warp.regs.write(slot, mask, words);
+            }
+        } else {
+            wide::call(Deliver { regs: &mut warp.regs, inst, mask, words: &words });
         }
-        observe::<R>(env, (warp.index, inst), &at, mask, bytes as u64, Access::Load)
+        in_space!(elements.space, R => {
+            observe::<R>(env, (warp.index, inst), &at, mask, BYTES as u64, Access::Load)
+        })
+    }
+}
+
+/// Takes elements out of words and puts them, extended, into registers.
+struct Deliver<'a> {
+    regs: &'a mut Registers,
+    inst: &'a Inst,
+    mask: Mask,
+    words: &'a [Lanes<u32>],
+}
+
+impl Routine for Deliver<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Deliver { regs, inst, mask, words } = self;
+        let Elements { bytes, signed, register, .. } = Elements::of(inst);
+        let unused = 64 - 8 * bytes;
+        for (index, &slot) in inst.list.iter().enumerate() {
+            let first = index * bytes as usize;
+            let low = &words[first / 4 % words.len()];
+            // The upper half of an element of eight bytes; else what is shifted out again.
+            let high = &words[(first / 4 + 1) % words.len()];
+            let shift = 8 * (first as u32 % 4);
+            let mut out = Lanes([0; LANES]);
+            for lane in 0..LANES {
+                let both = u64::from(low.0[lane]) | u64::from(high.0[lane]) << 32;
+                let top = both >> shift << unused;
+                let value = if signed { (top as i64 >> unused) as u64 } else { top >> unused };
+                out.0[lane] = value & u64::MAX >> (64 - register);
+            }
+            if register == 64 {
+                regs.write(slot, mask, &out);
+            } else {
+                regs.write(slot, mask, &Lanes(out.0.map(|value| value as u32)));
+            }
+        }
+    }
+}
+
+/// Puts registers into the words that a store writes: the inverse of [`Deliver`].
+struct Collect<'a> {
+    regs: &'a Registers,
+    inst: &'a Inst,
+    words: &'a mut [Lanes<u32>],
+}
+
+impl Routine for Collect<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Collect { regs, inst, words } = self;
+        let Elements { bytes, register, .. } = Elements::of(inst);
+        let (count, keep) = (words.len(), u64::MAX >> (64 - 8 * bytes));
+        for (index, &slot) in inst.list.iter().enumerate() {
+            let first = index * bytes as usize;
+            let shift = 8 * (first as u32 % 4);
+            for lane in 0..LANES {
+                let value = match register {
+                    64 => regs.doubles[slot as usize].0[lane],
+                    _ => regs.words[slot as usize].0[lane].into(),
+                };
+                let value = (value & keep) << shift;
+                words[first / 4 % count].0[lane] |= value as u32;
+                if bytes == 8 {
+                    words[(first / 4 + 1) % count].0[lane] |= (value >> 32) as u32;
+                }
+            }
+        }
+    }
+}
+
+/// Stores the registers of [`Inst::list`], `BYTES` bytes together, to the address of each lane.
+struct Store<const BYTES: usize, const WORDS: usize>;
+
+impl<const BYTES: usize, const WORDS: usize> Exec for Store<BYTES, WORDS> {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if has_to_wait(warp, inst, mask, env) {
+            return Flow::Defer;
+        }
+        let at = addresses(&warp.regs, inst);
+        let elements = Elements::of(inst);
+        let mut words = [Lanes([0; LANES]); WORDS];
+        if elements.are_words(inst.list.len()) {
+            for (&slot, words) in inst.list.iter().zip(&mut words) {
+                *words = warp.regs.words[slot as usize];
+            }
+        } else {
+            wide::call(Collect { regs: &warp.regs, inst, words: &mut words });
+        }
+        let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
+        let checked = env.launch.checks.contains(Checks::MEMORY);
+        // Lanes whose store leaves every byte as it was: threads that write the same value (replicated results, as
+        // compilers make them) do not race.
+        let compared = has_races(env.launch.checks) && inst.aux & STRONG == 0;
+        let mut hint = env.hints[inst.site as usize];
+        let mut spots = Spots::<BYTES>::nowhere();
+        let region = find::place(&memory, elements.space, &mut hint, &at, mask, &mut spots)
+            .filter(|region| !checked || mask & !region.permits(&spots, Access::Store) == 0);
+        let unchanging = match region {
+            Some(region) if compared => region.store_spots_compared(&spots, mask, &words),
+            Some(region) => {
+                region.store_spots(&spots, mask, &words);
+                0
+            }
+            None => {
+                match store_one_by_one::<BYTES, WORDS>(warp, env, elements.space, &at, mask, &words)
+                {
+                    Ok(unchanging) if compared => unchanging,
+                    Ok(_) => 0,
+                    Err(flow) => return flow,
+                }
+            }
+        };
+        env.hints[inst.site as usize] = hint;
+        in_space!(elements.space, R => {
+            count::<R>(env, &at, mask, BYTES as u64, Access::Store);
+            let changing = mask & !unchanging;
+            check_races::<R>(env, (warp.index, inst), &at, changing, BYTES as u64, Access::Store)
+        })
+    }
+}
+
+fn has_races(checks: Checks) -> bool {
+    checks.contains(Checks::SHARED_RACES) || checks.contains(Checks::GLOBAL_RACES)
+}
+
+/// Loads lane by lane, from different regions or until one is at fault: that gives what to return.
+#[inline(never)]
+fn load_one_by_one<const BYTES: usize, const WORDS: usize>(
+    warp: &Warp,
+    env: &mut Env<'_>,
+    space: Space,
+    at: &Lanes<u64>,
+    mask: Mask,
+    words: &mut Words<WORDS>,
+) -> Option<Flow> {
+    let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
+    let how = (Access::Load, env.launch.checks.contains(Checks::MEMORY));
+    let visited =
+        find::one_by_one::<BYTES>(&memory, space, at, mask, how, |lane, region, spots| {
+            let loaded: [u32; WORDS] = region.data.at(spots).load_lane(lane);
+            for (words, word) in words.iter_mut().zip(loaded) {
+                words.0[lane] = word;
+            }
+        });
+    let refused = visited.err()?;
+    Some(in_space!(space, R => refuse::<R>(env, warp.local.as_ref(), refused)))
+}
+
+/// Stores lane by lane, as [`load_one_by_one`]; gives the lanes whose store left every byte as it was.
+#[inline(never)]
+fn store_one_by_one<const BYTES: usize, const WORDS: usize>(
+    warp: &Warp,
+    env: &mut Env<'_>,
+    space: Space,
+    at: &Lanes<u64>,
+    mask: Mask,
+    words: &Words<WORDS>,
+) -> Result<Mask, Flow> {
+    let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
+    let how = (Access::Store, env.launch.checks.contains(Checks::MEMORY));
+    let mut unchanging = 0;
+    let visited =
+        find::one_by_one::<BYTES>(&memory, space, at, mask, how, |lane, region, spots| {
+            unchanging |= region.store_spots_compared(spots, 1 << lane, words);
+        });
+    match visited {
+        Ok(()) => Ok(unchanging),
+        Err(refused) => Err(in_space!(space, R => refuse::<R>(env, warp.local.as_ref(), refused))),
     }
 }
 
@@ -130,79 +333,6 @@ macro_rules! narrow {
     )*};
 }
 narrow!(u8, u16, u32, u64);
-
-/// `N` elements of the registers of [`Inst::list`] to the address of each lane.
-struct Store<R, C, W, const N: usize>(PhantomData<(R, C, W)>);
-
-impl<R: Resolve, C: Narrow, W: Word, const N: usize> Exec for Store<R, C, W, N> {
-    #[inline(always)]
-    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
-        let at = addresses(&warp.regs, inst);
-        let bytes = C::BYTES * N;
-        let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
-        let checked = env.launch.checks.contains(Checks::MEMORY);
-        let mut hint = env.hints[inst.site as usize];
-        let values: [&Lanes<W>; N] =
-            std::array::from_fn(|index| W::read(&warp.regs, inst.list[index]));
-        let mut failed = LANES;
-        // Lanes whose store leaves every byte as it was: threads that write the same value (replicated results, as
-        // compilers make them) do not race.
-        let mut unchanging: Mask = 0;
-        for lane in 0..LANES {
-            if mask >> lane & 1 == 0 {
-                continue;
-            }
-            let address = at.0[lane];
-            let found = R::find(&memory, &mut hint, lane, address, bytes as u64);
-            match found {
-                Some((region, offset))
-                    if address.is_multiple_of(bytes as u64)
-                        && (!checked || permitted(region, offset, bytes, Access::Store)) =>
-                {
-                    let mut same = permitted(region, offset, bytes, Access::Load);
-                    for (index, value) in values.iter().enumerate() {
-                        let (at, value) =
-                            (offset + index * C::BYTES, C::narrow(value.0[lane].to_u64()));
-                        same &= region.load::<C>(at) == value;
-                        region.store(at, value);
-                    }
-                    unchanging |= u32::from(same) << lane;
-                    region.mark_written(offset, bytes);
-                }
-                _ => {
-                    failed = lane;
-                    break;
-                }
-            }
-        }
-        if failed < LANES {
-            let refused = Refused {
-                lane: failed,
-                address: at.0[failed],
-                bytes: bytes as u64,
-                access: Access::Store,
-            };
-            return refuse::<R>(env, warp.local.as_ref(), refused);
-        }
-        env.hints[inst.site as usize] = hint;
-        count::<R>(env, &at, mask, bytes as u64, Access::Store);
-        let changing = if inst.aux & STRONG == 0 { mask & !unchanging } else { mask };
-        check_races::<R>(env, (warp.index, inst), &at, changing, bytes as u64, Access::Store)
-    }
-}
-
-/// An access that orders CTAs: in a round it waits for the commit where any lane's address is global.
-struct Ordering<E>(PhantomData<E>);
-
-impl<E: Exec> Exec for Ordering<E> {
-    #[inline(always)]
-    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
-        if env.must_defer() && any_global(warp, inst, mask) {
-            return Flow::Defer;
-        }
-        E::exec(warp, inst, mask, env)
-    }
-}
 
 /// Whether a lane's generic address is not in shared or local memory.
 pub(crate) fn any_global(warp: &Warp, inst: &Inst, mask: Mask) -> bool {
@@ -246,122 +376,77 @@ fn policy_operand(f: &mut Form<'_, '_>) -> Lowered {
     Ok(())
 }
 
-/// The handler for an access, waiting for the commit where the instruction orders CTAs.
-fn run_access<E: Exec>(f: &mut Form<'_, '_>) -> Lowered {
-    let strong = STRENGTHS.iter().any(|m| f.has(m));
-    let wider = orders_ctas(f);
+/// Notes how the access orders threads.
+fn note_strength(f: &mut Form<'_, '_>) {
     for (flag, set) in [
-        (STRONG, strong),
-        (WIDER, wider),
+        (STRONG, STRENGTHS.iter().any(|m| f.has(m))),
+        (WIDER, orders_ctas(f)),
         (ACQUIRES, f.has("acquire")),
         (RELEASES, f.has("release")),
     ] {
         f.inst.aux |= if set { flag } else { 0 };
     }
-    f.inst.run = if wider { handler::<Ordering<E>>() } else { handler::<E>() };
-    Ok(())
 }
 
-/// Calls a generic function with the space as a type.
-macro_rules! by_space {
-    ($f:expr, $space:expr, $place:expr, $r:ident => $body:expr) => {
-        match ($space, $place) {
-            (Space::Param, Place::CallParam) | (Space::Local, _) => {
-                type $r = Local;
-                $body
-            }
-            (Space::Param, _) => {
-                type $r = Param;
-                $body
-            }
-            (Space::Shared, _) => {
-                type $r = Shared;
-                $body
-            }
-            (Space::Global | Space::Const, _) => {
-                type $r = Global;
-                $body
-            }
-            (Space::Generic, _) => {
-                type $r = Generic;
-                $body
-            }
-            (other, _) => Err($f.fault(format!("no access to {} memory", other.name()))),
+/// Sets what the instruction accesses, and its handler.
+macro_rules! run_access {
+    ($f:expr, $handler:ident, $ty:expr, $count:expr, $space:expr, $register:expr) => {{
+        let f: &mut Form<'_, '_> = $f;
+        note_strength(f);
+        let (bytes, signed) = ($ty.bits() / 8, $ty.kind() == Kind::Signed);
+        Elements { space: $space, bytes, signed, register: $register }.pack(&mut f.inst);
+        match bytes as usize * $count {
+            1 => f.run::<$handler<1, 1>>(),
+            2 => f.run::<$handler<2, 1>>(),
+            4 => f.run::<$handler<4, 1>>(),
+            8 => f.run::<$handler<8, 2>>(),
+            16 => f.run::<$handler<16, 4>>(),
+            32 => f.run::<$handler<32, 8>>(),
+            _ => Err(f.fault("no vector has more than 32 bytes")),
         }
-    };
+    }};
+}
+
+/// The space that an access resolves in.
+fn resolved(f: &Form<'_, '_>, space: Space, place: Place) -> Result<Space, Fault> {
+    match (space, place) {
+        (Space::Param, Place::CallParam) | (Space::Local, _) => Ok(Space::Local),
+        (Space::Global | Space::Const, _) => Ok(Space::Global),
+        (Space::Param | Space::Shared | Space::Generic, _) => Ok(space),
+        (Space::Reg, _) => Err(f.fault("no access to registers")),
+    }
+}
+
+fn check_length(f: &Form<'_, '_>, ty: Type, count: usize) -> Lowered {
+    if count == 8 && ty.bits() != 32 {
+        return Err(f.fault("vectors of 8 have elements of 32 bits"));
+    }
+    Ok(())
 }
 
 fn ld(f: &mut Form<'_, '_>) -> Lowered {
     check_strength(f)?;
     let (ty, count, space) = (f.ty(), vector_length(f), space(f));
-    let declared = f.dst_list(ty, count, true)?;
+    check_length(f, ty, count)?;
+    let register = f.dst_list(ty, count, true)?.bits();
     let place = f.address(space)?;
     policy_operand(f)?;
-    let register = declared.bits();
-    by_space!(f, space, place, R => load_of::<R>(f, ty, register, count))
-}
-
-fn load_of<R: Resolve>(f: &mut Form<'_, '_>, ty: Type, register: u32, count: usize) -> Lowered {
-    let signed = ty.kind() == Kind::Signed;
-    match (ty.bits(), signed, register) {
-        (8, true, 16) => load_n::<R, As<u8, i8, u16>>(f, count),
-        (8, true, 32) => load_n::<R, As<u8, i8, u32>>(f, count),
-        (8, true, 64) => load_n::<R, As<u8, i8, u64>>(f, count),
-        (8, _, 64) => load_n::<R, As<u8, u8, u64>>(f, count),
-        (8, _, _) => load_n::<R, As<u8, u8, u32>>(f, count),
-        (16, true, 32) => load_n::<R, As<u16, i16, u32>>(f, count),
-        (16, true, 64) => load_n::<R, As<u16, i16, u64>>(f, count),
-        (16, _, 64) => load_n::<R, As<u16, u16, u64>>(f, count),
-        (16, _, _) => load_n::<R, As<u16, u16, u32>>(f, count),
-        (32, true, 64) => load_n::<R, As<u32, i32, u64>>(f, count),
-        (32, _, 64) => load_n::<R, As<u32, u32, u64>>(f, count),
-        (32, _, _) => load_n::<R, As<u32, u32, u32>>(f, count),
-        _ => load_n::<R, As<u64, u64, u64>>(f, count),
-    }
-}
-
-fn load_n<R: Resolve, E: Widen>(f: &mut Form<'_, '_>, count: usize) -> Lowered {
-    match count {
-        1 => run_access::<Load<R, E, 1>>(f),
-        2 => run_access::<Load<R, E, 2>>(f),
-        4 => run_access::<Load<R, E, 4>>(f),
-        _ if E::Cell::BYTES == 4 => run_access::<Load<R, E, 8>>(f),
-        _ => Err(f.fault("vectors of 8 have elements of 32 bits")),
-    }
+    let space = resolved(f, space, place)?;
+    run_access!(f, Load, ty, count, space, register)
 }
 
 fn st(f: &mut Form<'_, '_>) -> Lowered {
     check_strength(f)?;
     let (ty, count, space) = (f.ty(), vector_length(f), space(f));
+    check_length(f, ty, count)?;
     let place = f.address(space)?;
     if space == Space::Param && place != Place::CallParam {
         return Err(f.fault("the parameters of an entry cannot be written"));
     }
-    let wide = f.src_list(ty, count, true)?.bits() == 64;
+    let register = f.src_list(ty, count, true)?.bits();
     policy_operand(f)?;
-    by_space!(f, space, place, R => store_of::<R>(f, ty, wide, count))
-}
-
-fn store_of<R: Resolve>(f: &mut Form<'_, '_>, ty: Type, wide: bool, count: usize) -> Lowered {
-    match (ty.bits(), wide) {
-        (8, false) => store_n::<R, u8, u32>(f, count),
-        (8, true) => store_n::<R, u8, u64>(f, count),
-        (16, false) => store_n::<R, u16, u32>(f, count),
-        (16, true) => store_n::<R, u16, u64>(f, count),
-        (32, false) => store_n::<R, u32, u32>(f, count),
-        (32, true) => store_n::<R, u32, u64>(f, count),
-        _ => store_n::<R, u64, u64>(f, count),
-    }
-}
-
-fn store_n<R: Resolve, C: Narrow, W: Word>(f: &mut Form<'_, '_>, count: usize) -> Lowered {
-    match count {
-        1 => run_access::<Store<R, C, W, 1>>(f),
-        2 => run_access::<Store<R, C, W, 2>>(f),
-        4 => run_access::<Store<R, C, W, 4>>(f),
-        _ if C::BYTES == 4 => run_access::<Store<R, C, W, 8>>(f),
-        _ => Err(f.fault("vectors of 8 have elements of 32 bits")),
-    }
+    let space = resolved(f, space, place)?;
+    run_access!(f, Store, ty, count, space, register)
 }
 
 /// Addresses of generic windows fit in what `any_global` compares with.
