@@ -172,11 +172,14 @@ fn the_kernels_are_at_most_6_mb() {
     assert!(bytes <= 6_000_000, "{bytes} bytes of PTX");
 }
 
+/// A call of the driver; of a launch, grid and parameters too.
+type Recorded = (&'static str, [u32; 3], Vec<u8>);
+
 /// The emulator, with a record of every call.
 #[derive(Default)]
 struct Recorder {
     emulator: EmulatorDriver,
-    calls: RefCell<Vec<(&'static str, [u32; 3], Vec<u8>)>>,
+    calls: RefCell<Vec<Recorded>>,
 }
 
 impl Recorder {
