@@ -1,4 +1,9 @@
 //! The checks, each in a module of its own, and what they share.
 
 pub(crate) mod global_races;
+#[cfg(test)]
+mod oracle;
 pub(crate) mod order;
+pub(crate) mod shared_races;
+pub(crate) mod stretch;
+pub(crate) mod words;

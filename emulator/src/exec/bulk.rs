@@ -5,10 +5,12 @@
 //! then its destination in shared memory is poisoned, and so is a write to a source in shared memory.
 
 use super::env::Env;
-use crate::checks::global_races::{One, READS, WRITES};
+use crate::checks::global_races::One;
+use crate::checks::words;
 use crate::finding::{FindingKind, Report};
 use crate::memory::access::{
-    Access, Global, Memory, Refused, Resolve, Shared, permitted, refuse, report_race,
+    Access, Global, Memory, Refused, Resolve, Shared, permitted, refuse, report_own_race,
+    report_race,
 };
 use crate::memory::region::{ASYNC_PROXY, IN_FLIGHT, INIT, READ_ONLY, spread};
 
@@ -129,7 +131,10 @@ impl Env<'_> {
             return writes;
         }
         if !from_shared {
-            self.note_copy((copy.thread, copy.site), (from, bytes), READS, None);
+            let race = self.note_copy((copy.thread, copy.site), (from, bytes), false, None);
+            if race.is_some() {
+                return race;
+            }
             if self.launch.traffic {
                 self.counters.global_loads.count_range(from, bytes.into());
             }
@@ -162,7 +167,10 @@ impl Env<'_> {
         if self.launch.traffic {
             self.counters.global_stores.count_range(to, bytes.into());
         }
-        self.note_copy((thread, site), (to, bytes), WRITES, None);
+        let race = self.note_copy((thread, site), (to, bytes), true, None);
+        if race.is_some() {
+            return race;
+        }
         self.shared.mark((from - self.shared.base) as usize, bytes as usize, READ_ONLY, 0);
         self.bulk.outgoing.push(Outgoing {
             from,
@@ -176,17 +184,17 @@ impl Env<'_> {
         None
     }
 
-    /// Notes what a copy accesses of global memory, at the clock of its thread or at one of the agent.
+    /// Notes what a copy accesses of global memory, at the clock of its thread or at one of the agent, and checks it.
     fn note_copy(
         &mut self,
         (thread, pc): (Thread, u32),
         (address, bytes): (u64, u32),
-        kind: u8,
+        writes: bool,
         landed: Option<(u32, u32)>,
-    ) {
-        if let (Some(order), Some(log)) = (&self.order, &mut self.log) {
-            log.note_one(order, One { thread, pc, address, bytes }, kind, landed);
-        }
+    ) -> Option<Flow> {
+        let (order, log) = (self.order.as_ref()?, self.log.as_mut()?);
+        let race = log.note_one(order, One { thread, pc, address, bytes, writes }, landed)?;
+        Some(report_own_race(self, &race))
     }
 
     /// Checks that the thread may touch these bytes of shared memory now, as far as other warps are concerned.
@@ -197,10 +205,11 @@ impl Env<'_> {
         (start, bytes): (u64, u32),
         access: Access,
     ) -> Option<Flow> {
-        let Env { order, races, .. } = self;
-        let (order, races) = (order.as_ref()?, races.as_mut()?);
-        let race = races.issue(order, thread, site, (start, bytes.into()), access)?;
-        Some(report_race(self, race, UNIT, access))
+        let (warp, lane) = thread;
+        let writes = access != Access::Load;
+        let access = words::Access { warp, pc: site, writes, strong: false, atomic: false };
+        let race = self.shared_run(access, lane, (start, bytes))?;
+        Some(report_race(self, (access, bytes.into()), &race))
     }
 
     fn check_units(&mut self, lane: usize, addresses: &[(&str, u64)], bytes: u32) -> Option<Flow> {
@@ -303,11 +312,11 @@ impl Env<'_> {
         if let Some(order) = &mut self.order {
             let (agent, clock) = order.landed_at(copy.mbarrier);
             if let Some(races) = &mut self.races {
-                races.landed((agent, clock), (offset, bytes), copy.thread.1, copy.site);
+                races.landed(clock, offset..offset + data.len(), copy.thread.1, copy.site);
             }
             if !copy.from_shared {
                 let at = (copy.thread, copy.site);
-                self.note_copy(at, (copy.from, copy.bytes), READS, Some((agent, clock)));
+                self.note_copy(at, (copy.from, copy.bytes), false, Some((agent, clock)));
             }
         }
         let done = self.mbarriers.complete(copy.mbarrier, copy.bytes);
@@ -371,7 +380,8 @@ impl Env<'_> {
 
     fn land_outgoing(&mut self, index: usize) {
         let copy = self.bulk.outgoing.remove(index);
-        self.note_copy((copy.thread, copy.site), (copy.to, copy.bytes), WRITES, None);
+        let clock = self.order.as_ref().map(|order| (copy.thread.0, order.clock(copy.thread.0)));
+        self.note_copy((copy.thread, copy.site), (copy.to, copy.bytes), true, clock);
         let memory = Memory { launch: self.launch, shared: &self.shared, local: None };
         let found = Global::find(&memory, &mut { u32::MAX }, 0, copy.to, copy.bytes.into());
         if let (Some((region, offset)), Some(data)) = (found, &copy.data) {

@@ -83,7 +83,7 @@ impl<'l> Cta<'l> {
         env.shared.clear();
         env.barriers.reset();
         if let Some(races) = &mut env.races {
-            races.reset(launch.shared_bytes as usize);
+            races.reset(launch.shared_bytes.div_ceil(4) as usize, launch.warps as usize);
         }
         env.mbarriers.clear();
         env.bulk.clear();

@@ -4,10 +4,10 @@ use super::barrier::Barriers;
 use super::bulk::Bulk;
 use super::lanes::{Lanes, Mask};
 use super::mbarrier::Mbarriers;
-use super::races::SharedRaces;
 use super::tally::Tally;
 use crate::checks::global_races::{GlobalRaces, Log};
 use crate::checks::order::Order;
+use crate::checks::words::Words;
 use crate::counters::Counters;
 use crate::error::Source;
 use crate::finding::{FindingKind, Report};
@@ -61,7 +61,7 @@ pub(crate) struct Env<'l> {
     /// Order of what the threads do; absent where no check of races is on.
     pub(crate) order: Option<Box<Order>>,
     /// Accesses to shared memory; absent where that check is off.
-    pub(crate) races: Option<Box<SharedRaces>>,
+    pub(crate) races: Option<Box<Words>>,
     /// Accesses to global memory in this round; absent where that check is off, and while the round commits.
     pub(crate) log: Option<Box<Log>>,
     /// Number of that log among those of the launch.

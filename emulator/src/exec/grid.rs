@@ -41,7 +41,7 @@ pub(crate) fn run(
     let mut ctas: Vec<Cta<'_>> = Vec::new();
     let mut idle: Vec<Cta<'_>> = Vec::new();
     let mut totals = Totals::new(launch);
-    let check_races = launch.checks.contains(Checks::GLOBAL_RACES) && total > 1;
+    let check_races = launch.checks.contains(Checks::GLOBAL_RACES);
     let mut races = check_races.then(|| Box::new(GlobalRaces::new()));
     let mut random = Random::new(launch.seed, u64::MAX);
     let mut last_round = WORTH_THREADS;
@@ -69,7 +69,7 @@ pub(crate) fn run(
         round(&mut ctas, workers);
         last_round = started.elapsed() * if workers > 1 { workers as u32 } else { 1 };
         if let Some(races) = &mut races {
-            compare(&mut ctas, races)?;
+            compare(&mut ctas, races, total)?;
         }
         collect_findings(&mut ctas)?;
         commit(&mut ctas, &mut random, &mut races);
@@ -165,7 +165,7 @@ fn collect_findings(ctas: &mut [Cta<'_>]) -> Result<(), GridError> {
 
 /// Compares what the CTAs have accessed in this round. A race is told before what else was found, of which
 /// it may be the cause. CTAs behind the first with a finding count for nothing: not all of them have run.
-fn compare(ctas: &mut [Cta<'_>], races: &mut GlobalRaces) -> Result<(), GridError> {
+fn compare(ctas: &mut [Cta<'_>], races: &mut GlobalRaces, total: u64) -> Result<(), GridError> {
     let fault = ctas.iter().position(|cta| cta.finding.is_some());
     let count = fault.map_or(ctas.len(), |index| index + 1);
     for cta in &mut *ctas {
@@ -173,6 +173,10 @@ fn compare(ctas: &mut [Cta<'_>], races: &mut GlobalRaces) -> Result<(), GridErro
         if let Some(log) = cta.env.log.take() {
             races.put(cta.env.log_number, log);
         }
+    }
+    if total == 1 {
+        ctas.iter().for_each(|cta| races.skip(cta.env.log_number));
+        return Ok(());
     }
     for index in 0..count {
         if let Some(race) = races.merge(ctas[index].env.log_number) {

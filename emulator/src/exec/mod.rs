@@ -9,7 +9,6 @@ pub(crate) mod grid;
 pub(crate) mod inst;
 pub(crate) mod lanes;
 pub(crate) mod mbarrier;
-pub(crate) mod races;
 pub(crate) mod run;
 pub(crate) mod stack;
 pub(crate) mod tally;

@@ -43,9 +43,9 @@ impl Cta<'_> {
                 |at| wanted.contains(&at),
                 |at, lane, site, mbarrier| {
                     let Some(order) = order else { return };
-                    let agent = order.landed_at(mbarrier);
+                    let (_, clock) = order.landed_at(mbarrier);
                     if let Some(races) = races {
-                        races.landed(agent, at, lane, site);
+                        races.landed(clock, at.0..at.0 + at.1 as usize, lane, site);
                     }
                 },
             );

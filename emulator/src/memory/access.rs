@@ -2,13 +2,13 @@
 
 use super::region::{FORBIDDEN, IN_FLIGHT, INIT, READ_ONLY, Region};
 use super::{FIRST_OFFSET, GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
-use crate::checks::global_races::{READS, Race as GlobalRace, WRITES};
+use crate::checks::global_races::{Found, OwnRace, READS, Race as GlobalRace, WRITES};
 use crate::checks::order::{Sides, Strong};
+use crate::checks::words::{self, Race};
 use crate::exec::cta::place;
 use crate::exec::env::{Env, LaunchContext};
 use crate::exec::inst::{Flow, Inst};
 use crate::exec::lanes::{LANES, Lanes, Mask, Registers, lanes};
-use crate::exec::races::Race;
 use crate::finding::{FindingKind, Report};
 use crate::lower::form::{ACQUIRES, RELEASES, STRONG, WIDE_ADDRESS, WIDER};
 use crate::types::Space;
@@ -422,21 +422,29 @@ pub(crate) fn check_races<R: Resolve>(
     if inst.aux & STRONG != 0 {
         return synchronise::<R>(env, (warp, inst), addresses, mask, bytes, access);
     }
+    let writes = access != Access::Load;
+    let access = words::Access {
+        warp,
+        pc: inst.site,
+        writes,
+        strong: false,
+        atomic: access == Access::Atomic,
+    };
     match R::SPACE {
-        Space::Global => {
-            note_global(env, (warp, inst.site), addresses, mask, bytes, access);
-            Flow::Next
-        }
-        Space::Shared => shared_race(env, (warp, inst.site), addresses, mask, bytes, access),
+        Space::Global => global_access(env, access, addresses, mask, bytes),
+        Space::Shared => env.shared_access(access, addresses, mask, bytes),
         _ => {
             let (global, shared, offsets) = sorted(addresses, mask);
             if global != 0 {
-                note_global(env, (warp, inst.site), addresses, global, bytes, access);
+                let flow = global_access(env, access, addresses, global, bytes);
+                if flow != Flow::Next {
+                    return flow;
+                }
             }
             if shared == 0 {
                 return Flow::Next;
             }
-            shared_race(env, (warp, inst.site), &offsets, shared, bytes, access)
+            env.shared_access(access, &offsets, shared, bytes)
         }
     }
 }
@@ -458,44 +466,21 @@ fn sorted(addresses: &Lanes<u64>, mask: Mask) -> (Mask, Mask, Lanes<u64>) {
     (global, shared, offsets)
 }
 
-/// Notes an access to global memory, to be compared with those of other CTAs.
+/// Notes an access to global memory, to be compared with those of other CTAs, and compares it with those of
+/// its own.
 #[inline(always)]
-pub(crate) fn note_global(
+pub(crate) fn global_access(
     env: &mut Env<'_>,
-    (warp, pc): (u32, u32),
+    access: words::Access,
     addresses: &Lanes<u64>,
     mask: Mask,
     bytes: u64,
-    access: Access,
-) {
-    let Env { order, log, .. } = env;
-    if let (Some(order), Some(log)) = (order, log) {
-        log.note(order, (warp, pc), addresses, mask, bytes, kind(access));
-    }
-}
-
-#[inline(always)]
-fn shared_race(
-    env: &mut Env<'_>,
-    (warp, pc): (u32, u32),
-    addresses: &Lanes<u64>,
-    mask: Mask,
-    bytes: u64,
-    access: Access,
 ) -> Flow {
-    let Env { order, races, .. } = env;
-    let (Some(order), Some(races)) = (order, races) else { return Flow::Next };
-    match races.access(order, (warp, pc), addresses, mask, bytes, access) {
+    let Env { order, log, .. } = env;
+    let (Some(order), Some(log)) = (order, log) else { return Flow::Next };
+    match log.note(order, access, addresses, mask, bytes) {
         None => Flow::Next,
-        Some(race) => report_race(env, race, bytes, access),
-    }
-}
-
-fn kind(access: Access) -> u8 {
-    match access {
-        Access::Load => READS,
-        Access::Store => WRITES,
-        Access::Atomic => READS | WRITES,
+        Some(race) => report_own_race(env, &race),
     }
 }
 
@@ -516,8 +501,24 @@ fn synchronise<R: Resolve>(
         Space::Shared => (0, mask, *addresses),
         _ => sorted(addresses, mask),
     };
+    let atomic = reads && writes;
+    let own = words::Access { warp, pc: inst.site, writes, strong: true, atomic };
+    if shared != 0 {
+        let flow = env.shared_access(own, &offsets, shared, bytes);
+        if flow != Flow::Next {
+            return flow;
+        }
+    }
     let Env { order, log, log_number, global_races, .. } = &mut *env;
     let Some(order) = order else { return Flow::Next };
+    // For other CTAs, an access whose scope is this one is as good as a weak one.
+    let race = log
+        .as_mut()
+        .filter(|_| global != 0)
+        .and_then(|log| log.note(order, own, addresses, global, bytes));
+    if let Some(race) = race {
+        return report_own_race(env, &race);
+    }
     for lane in lanes(shared) {
         let address = offsets.0[lane];
         order.strong(Strong { warp, lane, address, reads, writes, sides });
@@ -527,20 +528,23 @@ fn synchronise<R: Resolve>(
         match global_races {
             Some(races) if inst.aux & WIDER != 0 => {
                 let place = (inst.site, bytes as u32);
-                if let Some(race) = races.strong(*log_number, order, strong, place) {
-                    return report_global_race(env, &race);
+                match races.strong(*log_number, order, strong, place) {
+                    None => {}
+                    Some(Found::Own(race)) => return report_own_race(env, &race),
+                    Some(Found::Other(race)) => return report_global_race(env, &race),
                 }
             }
             _ => order.strong(strong),
         }
     }
-    // For other CTAs, an access whose scope is this one is as good as a weak one.
-    if let Some(log) = log
-        && global != 0
-    {
-        log.note(order, (warp, inst.site), addresses, global, bytes, kind(access));
-    }
     Flow::Next
+}
+
+/// Reports a race in global memory within a CTA.
+#[cold]
+pub(crate) fn report_own_race(env: &mut Env<'_>, race: &OwnRace) -> Flow {
+    let OwnRace { race, address, access, bytes } = race;
+    report_race_in(env, Space::Global, *address, (*access, (*bytes).into()), race)
 }
 
 /// Reports a race in global memory, at its second access.
@@ -580,13 +584,29 @@ pub(crate) fn report_global_race(env: &mut Env<'_>, race: &GlobalRace) -> Flow {
 
 /// Reports a race in shared memory.
 #[cold]
-pub(crate) fn report_race(env: &mut Env<'_>, race: Race, bytes: u64, access: Access) -> Flow {
+pub(crate) fn report_race(env: &mut Env<'_>, access: (words::Access, u64), race: &Race) -> Flow {
+    report_race_in(env, Space::Shared, FIRST_OFFSET + race.offset, access, race)
+}
+
+/// Reports a race between two threads of the CTA.
+fn report_race_in(
+    env: &mut Env<'_>,
+    space: Space,
+    address: u64,
+    (access, bytes): (words::Access, u64),
+    race: &Race,
+) -> Flow {
     let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
-    let verb = access.verb();
+    let verb = match (access.writes, access.atomic) {
+        (_, true) => Access::Atomic,
+        (true, _) => Access::Store,
+        (false, _) => Access::Load,
+    };
     let message = format!(
-        "{bytes}-byte {verb} of shared memory at {:#x} races with another access{}",
-        race.address,
-        described(&memory, Space::Shared, race.address)
+        "{bytes}-byte {} of {} memory at {address:#x} races with another access{}",
+        verb.verb(),
+        space.name(),
+        described(&memory, space, address)
     );
     let how = if race.other_wrote { "wrote" } else { "read" };
     let (warp, lane) = (race.other_warp, race.other_lane);
@@ -599,7 +619,7 @@ pub(crate) fn report_race(env: &mut Env<'_>, race: Race, bytes: u64, access: Acc
         kind: FindingKind::Race,
         lane: race.lane,
         message,
-        address: Some(race.address),
-        notes: vec![(Some(race.other_pc), note)],
+        address: Some(address),
+        notes: vec![(race.other_pc, note)],
     })
 }

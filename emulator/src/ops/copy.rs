@@ -2,6 +2,7 @@
 //! (PTX ISA, "Data Movement and Conversion Instructions: cp.async").
 
 use super::Lowered;
+use crate::checks::words;
 use crate::exec::copies::Batch;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
@@ -13,12 +14,12 @@ use crate::lower::form::{Form, WIDE_ADDRESS};
 use crate::lower::symbols::Symbol;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
-    Access, Global, Memory, Refused, Resolve, Shared, addresses, count, note_global, observe,
+    Access, Global, Memory, Refused, Resolve, Shared, addresses, count, global_access, observe,
     permitted, refuse, report_race,
 };
 use crate::memory::cells::spots::Spots;
 use crate::memory::region::{FORBIDDEN, IN_FLIGHT, INIT, Region};
-use crate::memory::{FIRST_OFFSET, find};
+use crate::memory::find;
 use crate::parse::ast::Operand;
 use crate::types::{Space, Type};
 
@@ -127,7 +128,11 @@ fn copy<const BYTES: usize, const WORDS: usize>(
         env.counters.peak_bytes_in_flight.max(warp.copies.peak_bytes);
     if reading != 0 {
         count::<Global>(env, &from, reading, BYTES as u64, Access::Load);
-        note_sources(env, (warp.index, inst.site), &from, (reading, partly), &sizes, BYTES as u32);
+        let place = (warp.index, inst.site);
+        let flow = note_sources(env, place, &from, (reading, partly), &sizes, BYTES as u32);
+        if flow != Flow::Next {
+            return flow;
+        }
     }
     observe::<Shared>(env, (warp.index, inst), &to, mask, BYTES as u64, Access::Store)
 }
@@ -202,16 +207,20 @@ fn one_by_one(
 #[inline(always)]
 fn note_sources(
     env: &mut Env<'_>,
-    at: (u32, u32),
+    (warp, pc): (u32, u32),
     from: &Lanes<u64>,
     (reading, partly): (Mask, Mask),
     sizes: &Lanes<u32>,
     bytes: u32,
-) {
-    note_global(env, at, from, reading & !partly, bytes.into(), Access::Load);
+) -> Flow {
+    let access = words::Access { warp, pc, writes: false, strong: false, atomic: false };
+    let mut flow = global_access(env, access, from, reading & !partly, bytes.into());
     for lane in lanes(partly) {
-        note_global(env, at, from, 1 << lane, sizes.0[lane].into(), Access::Load);
+        if flow == Flow::Next {
+            flow = global_access(env, access, from, 1 << lane, sizes.0[lane].into());
+        }
     }
+    flow
 }
 
 fn destinations(warp: &Warp, inst: &Inst) -> Lanes<u64> {
@@ -279,18 +288,23 @@ impl Exec for Wait {
         let Env { shared, races, order, .. } = env;
         let mut race = None;
         let Warp { copies, index, .. } = warp;
+        let access = words::Access {
+            warp: *index,
+            pc: inst.site,
+            writes: true,
+            strong: false,
+            atomic: false,
+        };
         copies.wait(shared, mask, inst.imm as u32, |offsets, lanes, bytes| {
             // The bytes are written now, as far as the other threads can tell.
             if let (Some(races), Some(order)) = (&mut *races, &*order) {
-                let at = Lanes(offsets.0.map(|offset| FIRST_OFFSET + offset));
-                let place = (*index, inst.site);
-                let found = races.access(order, place, &at, lanes, bytes as u64, Access::Store);
+                let found = races.access(order, access, offsets, lanes, bytes as u64);
                 race = race.or(found.map(|found| (found, bytes as u64)));
             }
         });
         match race {
             None => Flow::Next,
-            Some((race, bytes)) => report_race(env, race, bytes, Access::Store),
+            Some((race, bytes)) => report_race(env, (access, bytes), &race),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! complete phase.
 
 use super::Lowered;
+use crate::checks::words;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{Lanes, Mask, lanes};
@@ -14,7 +15,7 @@ use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
-use crate::memory::access::{Access, Refused, Shared, addresses, permitted, refuse, report_race};
+use crate::memory::access::{Access, Refused, Shared, addresses, permitted, refuse};
 use crate::memory::region::{FORBIDDEN, INIT};
 use crate::memory::{SHARED_WINDOW, WINDOW_BYTES};
 use crate::parse::ast::Operand;
@@ -92,11 +93,11 @@ fn check_order(
     env: &mut Env<'_>,
     access: Access,
 ) -> Option<Flow> {
-    let place = (warp.index, inst.site);
-    let Env { order, races, .. } = env;
-    let (order, races) = (order.as_ref()?, races.as_mut()?);
-    let race = races.access(order, place, objects, mask, BYTES, access)?;
-    Some(report_race(env, race, BYTES, access))
+    let writes = access != Access::Load;
+    let access =
+        words::Access { warp: warp.index, pc: inst.site, writes, strong: false, atomic: false };
+    let flow = env.shared_access(access, objects, mask, BYTES);
+    (flow != Flow::Next).then_some(flow)
 }
 
 /// The objects of the lanes of a mask, each with its lanes.

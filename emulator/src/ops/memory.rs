@@ -487,8 +487,8 @@ mod tests {
     #[test]
     fn hints_and_orders_are_read() {
         let program = Program::new(
-            "ld.param.u64 %x, [out]; cvta.to.global.u64 %x, %x; mov.u32 %d, 5;
-             st.global.L1::no_allocate.u32 [%x], %d; ld.global.nc.L1::no_allocate.L2::128B.u32 %d, [%x];
+            "ld.param.u64 %x, [out]; cvta.to.global.u64 %x, %x; mov.u32 %d, %tid.x; setp.ne.u32 %p, %d, 0; @%p exit;
+             mov.u32 %d, 5; st.global.L1::no_allocate.u32 [%x], %d; ld.global.nc.L1::no_allocate.L2::128B.u32 %d, [%x];
              ld.global.L1::evict_last.u32 %d, [%x]; ld.acquire.gpu.global.u32 %d, [%x];
              st.release.sys.global.u32 [%x], 7; ld.volatile.global.u32 %d, [%x]; prefetch.global.L2 [%x];",
         );

@@ -155,3 +155,13 @@ fn check(folder: &str) {
 fn global_races() {
     check("global_races");
 }
+
+#[test]
+fn global_races_in_a_cta() {
+    check("global_races_in_a_cta");
+}
+
+#[test]
+fn shared_races() {
+    check("shared_races");
+}

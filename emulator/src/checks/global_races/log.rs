@@ -5,9 +5,11 @@
 //! keep the knowledge of the first access of a round and the clock of the last: whatever races with any
 //! access in between races with one of the two.
 
-use super::stretch::{Stretch, stretches};
+use super::own::{OwnPages, OwnRace};
 use crate::checks::order::Order;
 use crate::checks::order::others::Others;
+use crate::checks::stretch::{Stretch, stretches};
+use crate::checks::words::Access;
 use crate::exec::lanes::{Lanes, Mask};
 
 /// The entry writes.
@@ -20,6 +22,8 @@ pub(crate) const STRONG: u8 = 4;
 /// it is still so: the first read of a loop around `atom.cas`, as CUDA's headers have it. It does not race with
 /// strong accesses.
 pub(crate) const GUESS: u8 = 8;
+/// The entry is of accesses that are strong among the threads of the CTA.
+pub(crate) const STRONG_INSIDE: u8 = 16;
 
 /// Accesses of one instruction of one warp to the same addresses.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +34,7 @@ pub(crate) struct Entry {
     pub(crate) warp: u8,
     /// The warp whose instruction it is.
     pub(crate) issuer: u8,
-    /// [`READS`], [`WRITES`], [`STRONG`], [`GUESS`].
+    /// [`READS`], [`WRITES`], [`STRONG`], [`GUESS`], [`STRONG_INSIDE`].
     pub(crate) kind: u8,
     /// Clock of the warp at the last access.
     pub(crate) clock: u32,
@@ -47,6 +51,7 @@ pub(crate) struct One {
     pub(crate) pc: u32,
     pub(crate) address: u64,
     pub(crate) bytes: u32,
+    pub(crate) writes: bool,
 }
 
 /// Entries of one CTA.
@@ -63,6 +68,7 @@ pub(crate) struct Log {
     /// Open-addressed: entries by what they access.
     index: Vec<u32>,
     versions: Vec<Others>,
+    own: OwnPages,
 }
 
 const EMPTY: u32 = u32::MAX;
@@ -71,9 +77,9 @@ const MOST: usize = 1 << 22;
 
 impl Log {
     /// A log without entries; `index` is that of a log which has been closed.
-    pub(crate) fn new(cta: u64, mut index: Vec<u32>) -> Log {
+    pub(crate) fn new(cta: u64, (mut index, own): (Vec<u32>, OwnPages)) -> Log {
         index.fill(EMPTY);
-        Log { cta, index, versions: vec![Others::default()], ..Default::default() }
+        Log { cta, index, own, versions: vec![Others::default()], ..Default::default() }
     }
 
     /// What an entry's warp knew of other CTAs.
@@ -87,25 +93,28 @@ impl Log {
         self.round += 1;
     }
 
-    /// Keeps only what later CTAs need; gives the index back.
-    pub(crate) fn close(&mut self) -> Vec<u32> {
+    /// Keeps only what later CTAs need; gives the rest back.
+    pub(crate) fn close(&mut self) -> (Vec<u32>, OwnPages) {
         self.fresh = Vec::new();
         self.entries.shrink_to_fit();
-        std::mem::take(&mut self.index)
+        self.own.clear();
+        (std::mem::take(&mut self.index), std::mem::take(&mut self.own))
     }
 
-    /// Notes an access that orders nothing between CTAs.
+    /// Notes an access that orders nothing between CTAs; gives its race with one of the same CTA.
     #[inline(always)]
     pub(crate) fn note(
         &mut self,
         order: &Order,
-        (warp, pc): (u32, u32),
+        access: Access,
         at: &Lanes<u64>,
         mask: Mask,
         bytes: u64,
-        kind: u8,
-    ) {
+    ) -> Option<OwnRace> {
+        let Access { warp, pc, .. } = access;
+        let kind = kind(access);
         let clock = order.clock(warp);
+        let mut race = None;
         for class in order.classes(warp) {
             let mask = mask & class;
             if mask == 0 {
@@ -116,27 +125,43 @@ impl Log {
             stretches(at, mask, bytes, |stretch| {
                 let entry = Entry { stretch, pc, warp, issuer: warp, kind, clock, version, time };
                 self.add(entry);
+                race = race.or(self.own.access(order, access, &stretch, &self.entries));
             });
         }
+        race
     }
 
-    /// Notes what a copy of one thread reads or writes, at the clock of the agent if it lands.
+    /// Checks an access against those of the same CTA.
+    pub(crate) fn own_access(
+        &mut self,
+        order: &Order,
+        access: Access,
+        stretch: &Stretch,
+    ) -> Option<OwnRace> {
+        self.own.access(order, access, stretch, &self.entries)
+    }
+
+    /// Notes what a copy of one thread reads or writes; gives its race with an access of the same CTA, unless it
+    /// lands on the way of others, at a clock that is not the thread's.
     pub(crate) fn note_one(
         &mut self,
         order: &Order,
         copy: One,
-        kind: u8,
         landed: Option<(u32, u32)>,
-    ) {
-        let One { thread: (issuer, lane), pc, address, bytes } = copy;
+    ) -> Option<OwnRace> {
+        let One { thread: (issuer, lane), pc, address, bytes, writes } = copy;
         if bytes == 0 {
-            return;
+            return None;
         }
+        let access = Access { warp: issuer, pc, writes, strong: false, atomic: false };
+        let kind = kind(access);
         let (warp, clock) = landed.unwrap_or((issuer, order.clock(issuer)));
         let version = self.version(order.others(issuer, lane));
         let stretch = Stretch { address, mask: 1 << lane, stride: 0, bytes };
         let (time, warp, issuer) = (self.round, warp as u8, issuer as u8);
         self.add(Entry { stretch, pc, warp, issuer, kind, clock, version, time });
+        let own = landed.is_none().then(|| self.own_access(order, access, &stretch));
+        own.flatten()
     }
 
     /// Lanes of a warp are about to execute an atomic operation: what they have read there was a guess.
@@ -228,6 +253,16 @@ impl Log {
             self.index[slot] = place as u32;
         }
     }
+}
+
+#[inline(always)]
+fn kind(access: Access) -> u8 {
+    let what = match (access.writes, access.atomic) {
+        (false, _) => READS,
+        (true, false) => WRITES,
+        (true, true) => READS | WRITES,
+    };
+    what | if access.strong { STRONG_INSIDE } else { 0 }
 }
 
 #[inline(always)]

@@ -8,16 +8,18 @@
 //! one link. What this misses is listed in `SOUNDNESS.md`.
 
 mod log;
-mod stretch;
+mod own;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::order::{LAST_CLOCK, Objects, Order, Strong};
+use super::stretch::Stretch;
+use super::words::Access;
 use log::Entry;
 use log::{GUESS, STRONG};
 pub(crate) use log::{Log, One, READS, WRITES};
-use stretch::Stretch;
+pub(crate) use own::OwnRace;
 
 /// Links of a launch at most, about 1.5 GiB with their entries. What is touched beyond is compared with what
 /// is known and not remembered.
@@ -75,7 +77,7 @@ struct Pages {
 
 /// Spreads numbers that lie close together.
 #[derive(Debug, Default)]
-struct Mix(u64);
+pub(crate) struct Mix(u64);
 
 impl Hasher for Mix {
     fn finish(&self) -> u64 {
@@ -113,6 +115,13 @@ impl Pages {
     }
 }
 
+/// A race of any kind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Found {
+    Own(OwnRace),
+    Other(Race),
+}
+
 /// What all CTAs of a launch have accessed.
 #[derive(Debug)]
 pub(crate) struct GlobalRaces {
@@ -122,7 +131,7 @@ pub(crate) struct GlobalRaces {
     objects: Objects,
     /// Strong accesses so far.
     strong: u32,
-    spare: Vec<Vec<u32>>,
+    spare: Vec<(Vec<u32>, own::OwnPages)>,
 }
 
 impl GlobalRaces {
@@ -161,6 +170,13 @@ impl GlobalRaces {
         }
     }
 
+    /// Ends the round of a log that no other can race with.
+    pub(crate) fn skip(&mut self, number: usize) {
+        if let Some(log) = &mut self.logs[number] {
+            log.next_round();
+        }
+    }
+
     /// Compares what a log has of this round with everything known, and adds it to that.
     pub(crate) fn merge(&mut self, number: usize) -> Option<Race> {
         let mut log = self.logs[number].take()?;
@@ -188,14 +204,16 @@ impl GlobalRaces {
         order: &mut Order,
         access: Strong,
         (pc, bytes): (u32, u32),
-    ) -> Option<Race> {
+    ) -> Option<Found> {
         let Strong { warp, lane, address, reads, writes, .. } = access;
-        let clock = order.clock(warp);
-        order.strong_among(&mut self.objects, access);
         let mut log = self.logs[number].take()?;
+        let clock = order.clock(warp);
+        let stretch = Stretch { address, mask: 1 << lane, stride: 0, bytes };
+        let own = Access { warp, pc, writes, strong: true, atomic: reads && writes };
+        let own_race = log.own_access(order, own, &stretch);
+        order.strong_among(&mut self.objects, access);
         self.strong += 1;
         let kind = STRONG | if reads { READS } else { 0 } | if writes { WRITES } else { 0 };
-        let stretch = Stretch { address, mask: 1 << lane, stride: 0, bytes };
         let (own, time) = (warp as u8, self.strong);
         let entry = Entry { stretch, pc, warp: own, issuer: own, kind, clock, version: 0, time };
         let mut race = None;
@@ -210,7 +228,7 @@ impl GlobalRaces {
             }
         }
         self.logs[number] = Some(log);
-        race
+        race.map(Found::Other).or(own_race.map(Found::Own))
     }
 
     /// Adds an entry to the lists of its pages.

@@ -243,6 +243,19 @@ impl Order {
         &self.warps[warp as usize].class(lane).knows.warps
     }
 
+    /// Whether all lanes of a warp know the same.
+    #[inline(always)]
+    pub(crate) fn is_uniform(&self, warp: u32) -> bool {
+        self.warps[warp as usize].classes.len() == 1
+    }
+
+    /// The clock up to which a lane has seen every warp of its CTA.
+    #[inline(always)]
+    pub(crate) fn least(&self, warp: u32, lane: usize) -> u32 {
+        let warps = &self.seen(warp, lane)[..self.warps.len()];
+        warps.iter().fold(u32::MAX, |least, seen| least.min(seen.floor()))
+    }
+
     /// What a lane knows of other CTAs.
     pub(crate) fn others(&self, warp: u32, lane: usize) -> &Others {
         &self.warps[warp as usize].class(lane).knows.others

@@ -19,7 +19,7 @@ pub(crate) struct Stretch {
 
 impl Stretch {
     /// Address of the lane at a place among those of the mask.
-    fn at(&self, place: u32) -> u64 {
+    pub(crate) fn at(&self, place: u32) -> u64 {
         self.address.wrapping_add_signed(i64::from(self.stride) * i64::from(place))
     }
 
@@ -41,6 +41,27 @@ impl Stretch {
         let (first, end) = self.bounds();
         // Distances are below a page, so no page in between is left out.
         (first / PAGE..=(end - 1) / PAGE).for_each(&mut each);
+    }
+
+    /// What of it lies in a page, as offsets into it.
+    pub(crate) fn within(&self, page: u64) -> Option<Stretch> {
+        let start = page * PAGE;
+        if self.mask.count_ones() == 1 {
+            let (first, end) = self.bounds();
+            let (first, end) = (first.max(start), end.min(start + PAGE));
+            let address = first.wrapping_sub(start);
+            let bytes = end.checked_sub(first)? as u32;
+            return (bytes > 0).then_some(Stretch { address, bytes, ..*self });
+        }
+        let mut part = Stretch { mask: 0, ..*self };
+        for (place, lane) in (0..).zip(lanes(self.mask)) {
+            let offset = self.at(place).wrapping_sub(start);
+            if offset < PAGE {
+                part.address = if part.mask == 0 { offset } else { part.address };
+                part.mask |= 1 << lane;
+            }
+        }
+        (part.mask != 0).then_some(part)
     }
 
     /// Lanes of this and of another that access one byte, with the first such address; pairs in order.
@@ -163,6 +184,17 @@ mod tests {
             }
             assert_eq!(seen, mask);
         }
+    }
+
+    #[test]
+    fn pages_cut_stretches() {
+        let rows = Stretch { address: PAGE - 32, mask: 0xff, stride: 16, bytes: 16 };
+        let (first, second) = (rows.within(0).unwrap(), rows.within(1).unwrap());
+        assert_eq!((first.address, first.mask), (PAGE - 32, 0b11));
+        assert_eq!((second.address, second.mask), (0, 0xfc));
+        let long = Stretch { address: 100, mask: 4, stride: 0, bytes: 9000 };
+        let parts: Vec<_> = (0..4).map(|p| long.within(p).map(|s| (s.address, s.bytes))).collect();
+        assert_eq!(parts, [Some((100, 3996)), Some((0, 4096)), Some((0, 908)), None]);
     }
 
     #[test]

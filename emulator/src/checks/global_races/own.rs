@@ -1,0 +1,117 @@
+//! Races in global memory within one CTA: the last accesses to each word of the pages that it writes.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+
+use super::Mix;
+use super::log::{Entry, READS, STRONG, STRONG_INSIDE, WRITES};
+use crate::checks::order::Order;
+use crate::checks::stretch::{PAGE, Stretch};
+use crate::checks::words::{Access, Race, Words};
+
+/// Pages that are followed at a time: of what a CTA writes, the last 2 MiB or more.
+const MOST_PAGES: usize = 512;
+/// Entries of the log that are searched for reads of a page which is written for the first time.
+const MOST_ENTRIES: usize = 4096;
+/// Bits of the set of pages that have been read.
+const READ_BITS: u64 = 4096;
+
+/// A race between threads of one CTA.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OwnRace {
+    /// Its offset is that in its page.
+    pub(crate) race: Race,
+    pub(crate) address: u64,
+    pub(crate) access: Access,
+    pub(crate) bytes: u32,
+}
+
+/// The pages that a CTA has written.
+#[derive(Debug, Default)]
+pub(crate) struct OwnPages {
+    pages: HashMap<u64, Box<Words>, BuildHasherDefault<Mix>>,
+    #[allow(clippy::vec_box)] // Boxes move between here and there.
+    spare: Vec<Box<Words>>,
+    /// Pages that may have been read, by their number modulo the bits.
+    read: Vec<u64>,
+}
+
+impl OwnPages {
+    /// Forgets everything but the memory.
+    pub(super) fn clear(&mut self) {
+        self.spare.extend(self.pages.drain().map(|(_, words)| words));
+        self.read.fill(0);
+    }
+
+    /// Checks and remembers an access; `entries` are those of the CTA so far, this one among them.
+    #[inline(always)]
+    pub(super) fn access(
+        &mut self,
+        order: &Order,
+        access: Access,
+        stretch: &Stretch,
+        entries: &[Entry],
+    ) -> Option<OwnRace> {
+        if !access.writes {
+            self.read.resize(READ_BITS as usize / 64, 0);
+            stretch.pages(|page| {
+                self.read[(page % READ_BITS / 64) as usize] |= 1 << (page % 64);
+            });
+            if self.pages.is_empty() {
+                return None;
+            }
+        }
+        self.follow(order, access, stretch, entries)
+    }
+
+    #[inline(never)]
+    fn follow(
+        &mut self,
+        order: &Order,
+        access: Access,
+        stretch: &Stretch,
+        entries: &[Entry],
+    ) -> Option<OwnRace> {
+        let mut found = None;
+        stretch.pages(|page| {
+            if found.is_some() || !access.writes && !self.pages.contains_key(&page) {
+                return;
+            }
+            let Some(part) = stretch.within(page) else { return };
+            let words = self.words(page, order, entries);
+            found = words.stretch(order, access, &part).map(|race| OwnRace {
+                race,
+                address: page * PAGE + race.offset,
+                access,
+                bytes: stretch.bytes,
+            });
+        });
+        found
+    }
+
+    /// The words of a page that has been written or is about to be.
+    fn words(&mut self, page: u64, order: &Order, entries: &[Entry]) -> &mut Words {
+        if self.pages.len() >= MOST_PAGES && !self.pages.contains_key(&page) {
+            self.spare.extend(self.pages.drain().map(|(_, words)| words));
+        }
+        let (spare, read) = (&mut self.spare, &self.read);
+        self.pages.entry(page).or_insert_with(|| {
+            let mut words = spare.pop().unwrap_or_default();
+            words.reset(PAGE as usize / 4, order.agent() as usize);
+            let bits = read.get((page % READ_BITS / 64) as usize).copied().unwrap_or(0);
+            if bits >> (page % 64) & 1 != 0 {
+                let latest = &entries[entries.len().saturating_sub(MOST_ENTRIES)..];
+                let reads = |e: &&Entry| e.kind & (READS | WRITES) == READS && e.warp == e.issuer;
+                for entry in latest.iter().filter(reads) {
+                    let (warp, pc) = (entry.warp.into(), entry.pc);
+                    let strong = entry.kind & (STRONG | STRONG_INSIDE) != 0;
+                    let access = Access { warp, pc, writes: false, strong, atomic: false };
+                    if let Some(part) = entry.stretch.within(page) {
+                        words.remember_read(access, entry.clock, &part);
+                    }
+                }
+            }
+            words
+        })
+    }
+}

@@ -1,0 +1,458 @@
+//! The last accesses of the threads of one CTA to each word of some memory: the last write, and for each warp
+//! its last read.
+//!
+//! A word is four bytes. Of a word's last write and of each warp's last read, one record says when it was, by
+//! the clock of the warp, and another who it was. A read by several lanes of a warp between two of its clocks
+//! keeps the first and the last of them. Accesses to different bytes of one word are told apart, but only the
+//! latest of them is kept.
+
+use std::ops::Range;
+
+use super::order::seen::Seen;
+use super::order::{LAST_CLOCK, Order};
+use super::stretch::{Stretch, stretches};
+use crate::exec::lanes::{Lanes, Mask, lanes};
+
+/// Program counters that a record can hold.
+const PC_BITS: u32 = 22;
+const PC_MASK: u32 = (1 << PC_BITS) - 1;
+
+/// When a word was accessed: clock (23), bytes of the word (4), and flags. Zero is never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Stamp(u32);
+
+/// The first lane's instruction is not the last lane's.
+const MIXED: u32 = 1;
+/// The agent of asynchronous copies wrote, and it is its clock.
+const COPIED: u32 = 1 << 1;
+/// See [`Access::atomic`] and [`Access::strong`].
+const ATOMIC: u32 = 1 << 2;
+const STRONG: u32 = 1 << 3;
+
+impl Stamp {
+    #[inline(always)]
+    fn new(clock: u32, bytes: u32, access: Access) -> Stamp {
+        let flag = |set: bool, flag| if set { flag } else { 0 };
+        let flags = flag(access.strong, STRONG) | flag(access.atomic, ATOMIC);
+        Stamp(clock << 9 | bytes << 5 | flags)
+    }
+
+    fn is(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
+
+    fn clock(self) -> u32 {
+        self.0 >> 9
+    }
+
+    fn bytes(self) -> u32 {
+        self.0 >> 5 & 15
+    }
+
+    /// Whether two accesses that no order parts race: they share a byte, and not both are strong.
+    fn conflicts(self, other: Stamp) -> bool {
+        self.bytes() & other.bytes() != 0 && self.0 & other.0 & STRONG == 0
+    }
+}
+
+/// Who wrote: warp (5 bits), lane (5), program counter.
+fn writer(warp: u32, lane: usize, pc: u32) -> u32 {
+    (warp & 31) << 27 | (lane as u32 & 31) << PC_BITS | pc
+}
+
+/// Who read: first lane, last lane, program counter of the last.
+fn reader(first: usize, last: usize, pc: u32) -> u32 {
+    (first as u32 & 31) << 27 | (last as u32 & 31) << PC_BITS | pc
+}
+
+fn upper(who: u32) -> u32 {
+    who >> 27
+}
+
+fn lower(who: u32) -> usize {
+    (who >> PC_BITS & 31) as usize
+}
+
+/// Records of one kind for all words.
+#[derive(Debug, Default)]
+struct Records {
+    when: Vec<Stamp>,
+    who: Vec<u32>,
+    /// Words from the first to before the last that have a record.
+    low: usize,
+    high: usize,
+}
+
+impl Records {
+    fn reset(&mut self, words: usize) {
+        if self.when.len() != words {
+            self.when = vec![Stamp::default(); words];
+            self.who = vec![0; words];
+        } else if self.low < self.high {
+            self.when[self.low..self.high].fill(Stamp::default());
+        }
+        (self.low, self.high) = (words, 0);
+    }
+
+    #[inline(always)]
+    fn cover(&mut self, start: usize, end: usize) {
+        self.low = self.low.min(start);
+        self.high = self.high.max(end);
+    }
+}
+
+/// An access of a warp.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Access {
+    pub(crate) warp: u32,
+    pub(crate) pc: u32,
+    pub(crate) writes: bool,
+    /// Atomic, volatile, relaxed, acquire or release. Strong accesses do not race with each other.
+    pub(crate) strong: bool,
+    /// Reads and writes at once. A plain read does not race with it: it may be the first guess of a loop around
+    /// `atom.cas`, as CUDA's headers have it.
+    pub(crate) atomic: bool,
+}
+
+/// Two accesses to one word that nothing orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Race {
+    /// The lane whose access came second.
+    pub(crate) lane: usize,
+    /// Of the word.
+    pub(crate) offset: u64,
+    /// The access that came first.
+    pub(crate) other_warp: u32,
+    pub(crate) other_lane: usize,
+    /// Where it is known.
+    pub(crate) other_pc: Option<u32>,
+    pub(crate) other_wrote: bool,
+    /// Whether that was a copy in flight, and no warp.
+    pub(crate) other_copied: bool,
+}
+
+/// The records of all words.
+#[derive(Debug, Default)]
+pub(crate) struct Words {
+    words: usize,
+    writes: Records,
+    /// By warp; without records where a warp has read nothing.
+    reads: Vec<Records>,
+}
+
+/// What an access needs to know of the present.
+struct Now<'a> {
+    access: Access,
+    lane: usize,
+    stamp: Stamp,
+    seen: &'a [Seen],
+    agent: u32,
+}
+
+/// An access of lanes side by side, all of which know the same.
+struct Side<'a> {
+    seen: &'a [Seen],
+    access: Access,
+    stamp: Stamp,
+    /// First lane, and the shift from a word's place in the access to its lane's.
+    first: usize,
+    shift: u32,
+    /// Clocks up to which all warps, the own one and the agent of copies have been seen.
+    all: u32,
+    own: u32,
+    agent: u32,
+}
+
+impl Side<'_> {
+    fn new<'a>(order: &'a Order, access: Access, stretch: &Stretch) -> Side<'a> {
+        let first = stretch.mask.trailing_zeros() as usize;
+        let seen = order.seen(access.warp, first);
+        Side {
+            seen,
+            access,
+            stamp: Stamp::new(order.clock(access.warp), 15, access),
+            first,
+            shift: (stretch.bytes / 4).trailing_zeros(),
+            all: order.least(access.warp, first),
+            own: seen[access.warp as usize].floor(),
+            agent: seen[order.agent() as usize].floor(),
+        }
+    }
+
+    /// Whether a test holds for all words of a range, each with the record and its lane.
+    #[inline(always)]
+    fn all(
+        &self,
+        records: &Records,
+        range: &Range<usize>,
+        test: impl Fn(Stamp, u32, usize) -> bool,
+    ) -> bool {
+        let (when, who) = (&records.when[range.clone()], &records.who[range.clone()]);
+        // Without an early end, so that it is a vector loop.
+        (0..when.len().min(who.len())).fold(true, |all, index| {
+            all & test(when[index], who[index], self.first + (index >> self.shift))
+        })
+    }
+
+    #[inline(always)]
+    fn fill(&self, records: &mut Records, range: Range<usize>, who: impl Fn(usize) -> u32) {
+        records.cover(range.start, range.end);
+        records.when[range.clone()].fill(self.stamp);
+        for (index, to) in records.who[range].iter_mut().enumerate() {
+            *to = who(self.first + (index >> self.shift));
+        }
+    }
+
+    /// Whether a write certainly comes before the lane's access.
+    #[inline(always)]
+    fn is_after_write(&self, when: Stamp, who: u32, lane: usize) -> bool {
+        let (clock, copied) = (when.clock(), when.is(COPIED));
+        let own_warp = upper(who) == self.access.warp;
+        let by_warp =
+            (clock <= self.all) | (own_warp & ((clock <= self.own) | (lower(who) == lane)));
+        (copied & (clock <= self.agent)) | (!copied & by_warp)
+    }
+
+    /// Whether a read of the own warp is that of this lane alone.
+    #[inline(always)]
+    fn is_read_of(&self, who: u32, lane: usize) -> bool {
+        (who >> PC_BITS) as usize == lane << 5 | lane
+    }
+
+    /// Whether a read of the own warp can be forgotten for that of this lane.
+    #[inline(always)]
+    fn may_replace_read(&self, when: Stamp, who: u32, lane: usize) -> bool {
+        (when.clock() < self.stamp.clock()) | self.is_read_of(who, lane)
+    }
+}
+
+impl Words {
+    /// Forgets everything: there are so many words, of so many warps.
+    pub(crate) fn reset(&mut self, words: usize, warps: usize) {
+        self.words = words;
+        self.writes.reset(words);
+        self.reads.resize_with(warps, Records::default);
+        for records in self.reads.iter_mut().filter(|records| !records.when.is_empty()) {
+            records.reset(words);
+        }
+    }
+
+    /// Checks and remembers an access at offsets of bytes, all of them inside.
+    #[inline(always)]
+    pub(crate) fn access(
+        &mut self,
+        order: &Order,
+        access: Access,
+        at: &Lanes<u64>,
+        mask: Mask,
+        bytes: u64,
+    ) -> Option<Race> {
+        if order.clock(access.warp) == LAST_CLOCK || access.pc > PC_MASK {
+            return None;
+        }
+        let mut race = None;
+        stretches(at, mask, bytes, |stretch| {
+            if race.is_none() {
+                race = self.stretch(order, access, &stretch);
+            }
+        });
+        race
+    }
+
+    /// As [`Words::access`], for lanes at a constant distance.
+    pub(crate) fn stretch(
+        &mut self,
+        order: &Order,
+        access: Access,
+        stretch: &Stretch,
+    ) -> Option<Race> {
+        if !access.writes {
+            let own = &mut self.reads[access.warp as usize];
+            if own.when.is_empty() {
+                own.reset(self.words);
+            }
+        }
+        let lanes = stretch.mask >> stretch.mask.trailing_zeros();
+        let side_by_side = stretch.stride == stretch.bytes as i32
+            && matches!(stretch.bytes, 4 | 8 | 16 | 32)
+            && lanes & lanes.wrapping_add(1) == 0;
+        if side_by_side && order.is_uniform(access.warp) && self.plain(order, access, stretch) {
+            return None;
+        }
+        self.each_word(order, access, stretch)
+    }
+
+    /// Handles lanes side by side of which no word needs a closer look; otherwise does nothing.
+    fn plain(&mut self, order: &Order, access: Access, stretch: &Stretch) -> bool {
+        let (start, end) = stretch.bounds();
+        let range = start as usize / 4..end as usize / 4;
+        let side = Side::new(order, access, stretch);
+        if !side.all(&self.writes, &range, |when, who, lane| side.is_after_write(when, who, lane)) {
+            return false;
+        }
+        if !access.writes {
+            let own = &mut self.reads[access.warp as usize];
+            if !side.all(own, &range, |when, who, lane| side.may_replace_read(when, who, lane)) {
+                return false;
+            }
+            side.fill(own, range, |lane| reader(lane, lane, access.pc));
+            return true;
+        }
+        for (warp, records) in self.reads.iter().enumerate() {
+            if records.low >= range.end || records.high <= range.start {
+                continue;
+            }
+            let (floor, own) = (side.seen[warp].floor(), warp == access.warp as usize);
+            let after = |when: Stamp, who: u32, lane: usize| {
+                when.clock() <= floor || own && side.is_read_of(who, lane)
+            };
+            if !side.all(records, &range, after) {
+                return false;
+            }
+        }
+        side.fill(&mut self.writes, range, |lane| writer(access.warp, lane, access.pc));
+        true
+    }
+
+    #[inline(never)]
+    fn each_word(&mut self, order: &Order, access: Access, stretch: &Stretch) -> Option<Race> {
+        let clock = order.clock(access.warp);
+        let agent = order.agent();
+        for (place, lane) in (0..).zip(lanes(stretch.mask)) {
+            let at = stretch.at(place);
+            let part = if stretch.bytes >= 4 { 15 } else { ((1 << stretch.bytes) - 1) << (at % 4) };
+            let stamp = Stamp::new(clock, part, access);
+            let seen = order.seen(access.warp, lane);
+            let now = Now { access, lane, stamp, seen, agent };
+            let words = stretch.bytes.div_ceil(4) as usize;
+            for word in at as usize / 4..at as usize / 4 + words {
+                let race = self.written(word, &now).or_else(|| {
+                    if access.writes { self.write(word, &now) } else { self.read(word, &now) }
+                });
+                if race.is_some() {
+                    return race;
+                }
+            }
+        }
+        None
+    }
+
+    /// A race with the last write of a word.
+    fn written(&self, word: usize, now: &Now<'_>) -> Option<Race> {
+        let (when, who) = (self.writes.when[word], self.writes.who[word]);
+        if when.0 == 0 || !when.conflicts(now.stamp) {
+            return None;
+        }
+        if !now.access.writes && when.is(ATOMIC) {
+            return None;
+        }
+        let copied = when.is(COPIED);
+        let (warp, lane) = if copied { (now.agent, 0) } else { (upper(who), lower(who)) };
+        let own = !copied && warp == now.access.warp && lane == now.lane;
+        if own || now.seen[warp as usize].covers(lane, when.clock()) {
+            return None;
+        }
+        Some(Race {
+            lane: now.lane,
+            offset: word as u64 * 4,
+            other_warp: warp,
+            other_lane: lower(who),
+            other_pc: Some(who & PC_MASK),
+            other_wrote: true,
+            other_copied: copied,
+        })
+    }
+
+    fn write(&mut self, word: usize, now: &Now<'_>) -> Option<Race> {
+        for (warp, records) in self.reads.iter().enumerate() {
+            let Some(&when) = records.when.get(word) else { continue };
+            if when.0 == 0 || now.access.atomic || !when.conflicts(now.stamp) {
+                continue;
+            }
+            let who = records.who[word];
+            let own = warp == now.access.warp as usize;
+            let races = |lane: usize| {
+                !(own && lane == now.lane) && !now.seen[warp].covers(lane, when.clock())
+            };
+            let (first, last) = (upper(who) as usize, lower(who));
+            let other_lane = if races(last) {
+                last
+            } else if races(first) {
+                first
+            } else {
+                continue;
+            };
+            let known = other_lane == last || !when.is(MIXED);
+            return Some(Race {
+                lane: now.lane,
+                offset: word as u64 * 4,
+                other_warp: warp as u32,
+                other_lane,
+                other_pc: known.then_some(who & PC_MASK),
+                other_wrote: false,
+                other_copied: false,
+            });
+        }
+        self.writes.cover(word, word + 1);
+        self.writes.when[word] = now.stamp;
+        self.writes.who[word] = writer(now.access.warp, now.lane, now.access.pc);
+        None
+    }
+
+    fn read(&mut self, word: usize, now: &Now<'_>) -> Option<Race> {
+        let Access { warp, pc, .. } = now.access;
+        let records = &mut self.reads[warp as usize];
+        records.cover(word, word + 1);
+        let (when, who) = (records.when[word], records.who[word]);
+        let same = |stamp: Stamp| stamp.0 & !MIXED;
+        if same(when) != same(now.stamp) {
+            records.when[word] = now.stamp;
+            records.who[word] = reader(now.lane, now.lane, pc);
+            return None;
+        }
+        // Again between two clocks, perhaps by another lane: the first stays.
+        let (first, last) = (upper(who) as usize, lower(who));
+        let mixed = if pc == who & PC_MASK { 0 } else { MIXED };
+        let (first, last, mixed) = match now.lane {
+            lane if lane == first && first == last => (lane, lane, 0),
+            lane if lane == first => (first, last, when.0 & MIXED),
+            lane => (first, lane, when.0 & MIXED | mixed),
+        };
+        let pc = if last == now.lane { pc } else { who & PC_MASK };
+        records.when[word].0 |= mixed;
+        records.who[word] = reader(first, last, pc);
+        None
+    }
+
+    /// Remembers a read of long ago.
+    pub(crate) fn remember_read(&mut self, access: Access, clock: u32, stretch: &Stretch) {
+        let Access { warp, pc, .. } = access;
+        let words = self.words;
+        let records = &mut self.reads[warp as usize];
+        if records.when.is_empty() {
+            records.reset(words);
+        }
+        for (place, lane) in (0..).zip(lanes(stretch.mask)) {
+            let at = stretch.at(place) as usize;
+            let part = if stretch.bytes >= 4 { 15 } else { ((1 << stretch.bytes) - 1) << (at % 4) };
+            let range = at / 4..(at + stretch.bytes as usize).div_ceil(4);
+            records.cover(range.start, range.end);
+            for word in range {
+                if records.when[word].clock() <= clock {
+                    records.when[word] = Stamp::new(clock, part, access);
+                    records.who[word] = reader(lane, lane, pc);
+                }
+            }
+        }
+    }
+
+    /// A copy that a lane issued has landed, at this clock of the agent.
+    pub(crate) fn landed(&mut self, clock: u32, at: Range<usize>, lane: usize, pc: u32) {
+        let range = at.start / 4..at.end.div_ceil(4);
+        self.writes.cover(range.start, range.end);
+        for word in range {
+            self.writes.when[word] = Stamp(clock << 9 | 15 << 5 | COPIED);
+            self.writes.who[word] = writer(0, lane, pc);
+        }
+    }
+}
