@@ -1,9 +1,14 @@
 //! The checks, each in a module of its own, and what they share.
 
+pub(crate) mod access;
+mod deadlock;
 pub(crate) mod global_races;
+pub(crate) mod membermask;
 #[cfg(test)]
 mod oracle;
 pub(crate) mod order;
+pub(crate) mod races;
+pub(crate) mod registers;
 pub(crate) mod shared_races;
 pub(crate) mod stretch;
 pub(crate) mod words;

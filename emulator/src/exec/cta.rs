@@ -3,7 +3,7 @@
 use super::barrier::Barriers;
 use super::bulk::Bulk;
 use super::env::{Env, LaunchContext};
-use super::lanes::{ALL, LANES, Lanes, Mask, lanes};
+use super::lanes::{ALL, LANES, Lanes, Mask};
 use super::mbarrier::Mbarriers;
 use super::run::{self, Stop, run_warp};
 use super::tally::Tally;
@@ -29,7 +29,7 @@ pub(crate) enum CtaStop {
 
 /// A CTA and everything it owns. The object is used again for other CTAs of the launch.
 pub(crate) struct Cta<'l> {
-    pub(super) warps: Vec<Warp>,
+    pub(crate) warps: Vec<Warp>,
     pub(crate) env: Env<'l>,
     order: Vec<usize>,
     pub(crate) finding: Option<Finding>,
@@ -172,95 +172,8 @@ impl<'l> Cta<'l> {
         })
     }
 
-    /// No warp can go on: either the round has to end, or the threads wait for ever.
-    fn stuck(&mut self) -> CtaStop {
-        if self.deferred().next().is_some() {
-            return CtaStop::Suspended;
-        }
-        let waiting = |warp: &Warp| warp.groups.first().map(|g| (warp.index as usize, *g));
-        let Some((index, group)) = self.warps.iter().find_map(waiting) else {
-            return CtaStop::Done;
-        };
-        let lane = group.mask.trailing_zeros() as usize;
-        let (kind, message) = self.explain(index, group.pc, group.state);
-        let notes = self.waiting_notes();
-        self.env.report(Report { kind, lane, message, address: None, notes });
-        self.finding = Some(self.finding_at(index, group.pc));
-        CtaStop::Fault
-    }
-
-    fn explain(&self, index: usize, pc: u32, state: State) -> (FindingKind, String) {
-        let warp = &self.warps[index];
-        match state {
-            State::Meet { wanted } => {
-                let exited = wanted & !warp.live;
-                let here = warp
-                    .groups
-                    .iter()
-                    .filter(|g| g.state == state && g.pc == pc)
-                    .fold(0, |m, g| m | g.mask);
-                let missing = wanted & !here;
-                let message = format!(
-                    "lanes {} have to be here too and never arrive{}",
-                    shown(missing),
-                    if exited & missing != 0 { " (some have exited)" } else { "" }
-                );
-                let barrier =
-                    self.env.launch.kernel.classes[pc as usize] == InstructionClass::Barrier;
-                (if barrier { FindingKind::Barrier } else { FindingKind::Membermask }, message)
-            }
-            State::Barrier { id, .. } => {
-                let (arrived, expected) = self.env.barriers.progress(id);
-                let message = format!(
-                    "barrier {id} waits for ever: {arrived} of {expected} threads have arrived, \
-                     and no other thread of the CTA can"
-                );
-                (FindingKind::Barrier, message)
-            }
-            State::Retry { .. } => {
-                (FindingKind::Deadlock, "the thread waits for an mbarrier for ever".into())
-            }
-            _ => (FindingKind::Deadlock, "every thread of the CTA waits for another".into()),
-        }
-    }
-
-    /// Who waits where, for the whole CTA.
-    fn waiting_notes(&self) -> Vec<(Option<u32>, String)> {
-        let mut notes = Vec::new();
-        for warp in &self.warps {
-            for group in &warp.groups {
-                let what = match group.state {
-                    State::Meet { wanted } => {
-                        format!("wait for lanes {}", shown(wanted & !group.mask))
-                    }
-                    State::Barrier { id, .. } => format!("wait at barrier {id}"),
-                    State::Retry { .. } => "wait for an mbarrier".into(),
-                    _ => "wait".into(),
-                };
-                let text = format!("warp {}: lanes {} {what}", warp.index, shown(group.mask));
-                notes.push((Some(group.pc), text));
-            }
-            let exited = warp.present & !warp.live;
-            if exited != 0 {
-                notes.push((
-                    None,
-                    format!("warp {}: lanes {} have exited", warp.index, shown(exited)),
-                ));
-            }
-        }
-        for (address, state) in self.env.mbarriers.waiting() {
-            notes.push((None, format!("the mbarrier at {address:#x} {state}")));
-        }
-        if notes.len() > 16 {
-            let more = notes.len() - 16;
-            notes.truncate(16);
-            notes.push((None, format!("and {more} groups more")));
-        }
-        notes
-    }
-
     /// Completes the report of the environment with where it happened.
-    pub(super) fn finding_at(&mut self, warp: usize, pc: u32) -> Finding {
+    pub(crate) fn finding_at(&mut self, warp: usize, pc: u32) -> Finding {
         let launch = self.env.launch;
         let report = self.env.report.take().unwrap_or_else(|| {
             let message = "the launch ended here without a reason".into();
@@ -299,19 +212,4 @@ impl<'l> Cta<'l> {
 pub(crate) fn place(grid: [u32; 3], linear: u64) -> [u32; 3] {
     let [x, y, _] = grid.map(u64::from);
     [linear % x, linear / x % y, linear / x / y].map(|n| n as u32)
-}
-
-/// Lanes as people write them: `0-7, 12`.
-pub(crate) fn shown(mask: Mask) -> String {
-    let mut parts: Vec<(usize, usize)> = Vec::new();
-    for lane in lanes(mask) {
-        match parts.last_mut() {
-            Some((_, last)) if *last + 1 == lane => *last = lane,
-            _ => parts.push((lane, lane)),
-        }
-    }
-    let text = |(first, last): (usize, usize)| {
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
-    };
-    parts.into_iter().map(text).collect::<Vec<_>>().join(", ")
 }

@@ -9,6 +9,7 @@ use super::env::Env;
 use super::inst::{Flow, UNTRACKED};
 use super::lanes::{Mask, lanes};
 use super::warp::{CREDIT, Group, State, Warp};
+use crate::checks::registers;
 use crate::finding::FindingKind;
 use crate::launch::Checks;
 
@@ -167,7 +168,9 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
         if flow == Flow::Next {
             mask &= warp.regs.pred(inst.guard, inst.flip);
             tracked = inst.tracked != UNTRACKED && check_registers;
-            if tracked && let Err(()) = check_reads(warp, env, inst.tracked, active, mask) {
+            if tracked
+                && let Err(()) = registers::check_reads(warp, env, inst.tracked, active, mask)
+            {
                 pause = Pause::Fault(pc);
                 break;
             }
@@ -181,7 +184,7 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
         match flow {
             Flow::Next => {
                 if tracked {
-                    note_writes(warp, env, inst.tracked, mask);
+                    registers::note_writes(warp, env, inst.tracked, mask);
                 }
                 pc += 1;
             }
@@ -197,7 +200,7 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
             flow => {
                 if tracked {
                     let left = if flow == Flow::Meet { mask & !env.waiting } else { mask };
-                    note_writes(warp, env, inst.tracked, left);
+                    registers::note_writes(warp, env, inst.tracked, left);
                 }
                 env.tally.add(start, pc + 1, active);
                 warp.steps += budget - left;
@@ -295,44 +298,6 @@ fn part(warp: &mut Warp, env: &mut Env<'_>, index: usize, pc: u32, mask: Mask, f
     warp.groups.swap_remove(index);
 }
 
-/// Finds reads of registers that nobody has written. The guard is read by all lanes of the group,
-/// everything else by those that execute.
-#[cold]
-#[inline(never)]
-fn check_reads(
-    warp: &Warp,
-    env: &mut Env<'_>,
-    tracked: u32,
-    active: Mask,
-    mask: Mask,
-) -> Result<(), ()> {
-    let kernel = env.launch.kernel;
-    let track = &kernel.tracks[tracked as usize];
-    let guard = track.guard.iter().map(|r| (r, active));
-    for (&register, reading) in guard.chain(track.reads.iter().map(|r| (r, mask))) {
-        let missing = reading & !warp.written[register as usize];
-        if missing != 0 {
-            let name = &kernel.tracked[register as usize];
-            let message = format!("read of register {name}, which was never written on this path");
-            env.fault(
-                FindingKind::UninitialisedRegister,
-                missing.trailing_zeros() as usize,
-                message,
-            );
-            return Err(());
-        }
-    }
-    Ok(())
-}
-
-fn note_writes(warp: &mut Warp, env: &mut Env<'_>, tracked: u32, mask: Mask) {
-    let undefined = std::mem::take(&mut env.undefined);
-    for &register in &env.launch.kernel.tracks[tracked as usize].writes {
-        let written = &mut warp.written[register as usize];
-        *written = (*written | mask) & !undefined;
-    }
-}
-
 /// Executes the instruction at which a group waits for the end of the round.
 pub(crate) fn commit(warp: &mut Warp, env: &mut Env<'_>, mask: Mask) -> Option<Stop> {
     let index = warp.groups.iter().position(|g| g.mask & mask != 0 && g.state == State::Defer)?;
@@ -345,7 +310,7 @@ pub(crate) fn commit(warp: &mut Warp, env: &mut Env<'_>, mask: Mask) -> Option<S
         return Some(Stop::Fault(pc));
     }
     if inst.tracked != UNTRACKED {
-        note_writes(warp, env, inst.tracked, mask);
+        registers::note_writes(warp, env, inst.tracked, mask);
     }
     let group = &mut warp.groups[index];
     group.pc = pc + 1;

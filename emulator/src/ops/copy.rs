@@ -18,8 +18,8 @@ use crate::memory::access::{
     permitted, refuse, report_race,
 };
 use crate::memory::cells::spots::Spots;
-use crate::memory::region::{FORBIDDEN, IN_FLIGHT, INIT, Region};
 use crate::memory::find;
+use crate::memory::region::{FORBIDDEN, IN_FLIGHT, INIT, Region};
 use crate::parse::ast::Operand;
 use crate::types::{Space, Type};
 

@@ -7,11 +7,11 @@
 use std::marker::PhantomData;
 
 use super::Lowered;
+use crate::checks::membermask;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst, UNTRACKED};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Value, Word, lanes};
 use crate::exec::warp::Warp;
-use crate::finding::FindingKind;
 use crate::launch::Checks;
 use crate::lower::body::SINK;
 use crate::lower::form::Form;
@@ -43,37 +43,7 @@ pub(crate) fn meet(warp: &Warp, env: &mut Env<'_>, mask: Mask, members: u32) -> 
     if uniform && first & warp.live == mask {
         return Ok(mask);
     }
-    meet_slowly(warp, env, mask, members)
-}
-
-#[cold]
-#[inline(never)]
-fn meet_slowly(
-    warp: &Warp,
-    env: &mut Env<'_>,
-    mask: Mask,
-    members: &Lanes<u32>,
-) -> Result<Mask, Flow> {
-    let (mut ready, mut left) = (0, mask);
-    env.wanted = 0;
-    while left != 0 {
-        let value = members.0[left.trailing_zeros() as usize];
-        let same = lanes(left).filter(|&l| members.0[l] == value).fold(0, |m, l| m | 1u32 << l);
-        left &= !same;
-        if same & !value != 0 {
-            let lane = (same & !value).trailing_zeros() as usize;
-            let message =
-                format!("membermask {value:#010x} does not name lane {lane}, which executes this");
-            return Err(env.fault(FindingKind::Membermask, lane, message));
-        }
-        if value & warp.live & !same == 0 {
-            ready |= same;
-        } else {
-            env.wanted |= value;
-        }
-    }
-    env.waiting = mask & !ready;
-    if ready == 0 { Err(Flow::Meet) } else { Ok(ready) }
+    membermask::meet(warp, env, mask, members)
 }
 
 /// What to return when the lanes of `ready` have executed.

@@ -151,17 +151,18 @@ fn check(folder: &str) {
     );
 }
 
-#[test]
-fn global_races() {
-    check("global_races");
+/// A test for each folder, by its name.
+macro_rules! folders {
+    ($($folder:ident)*) => {$(
+        #[test]
+        fn $folder() {
+            check(stringify!($folder));
+        }
+    )*};
 }
 
-#[test]
-fn global_races_in_a_cta() {
-    check("global_races_in_a_cta");
-}
-
-#[test]
-fn shared_races() {
-    check("shared_races");
+folders! {
+    out_of_bounds misaligned use_after_free forbidden read_only uninitialised_memory uninitialised_registers
+    in_flight wrong_space barriers membermasks aligned deadlocks step_limit
+    shared_races global_races global_races_in_a_cta
 }

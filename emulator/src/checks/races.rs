@@ -1,0 +1,234 @@
+//! Races: what every access to memory that threads share goes through, and how a race is told: at its second
+//! access, with the first in a note.
+
+use super::access::described;
+use super::global_races::{Found, OwnRace, READS, Race as GlobalRace, WRITES};
+use super::order::{Sides, Strong};
+use super::words::{self, Race};
+use crate::exec::cta::place;
+use crate::exec::env::Env;
+use crate::exec::inst::{Flow, Inst};
+use crate::exec::lanes::{Lanes, Mask, lanes};
+use crate::finding::{FindingKind, Report};
+use crate::lower::form::{ACQUIRES, RELEASES, STRONG, WIDER};
+use crate::memory::access::{Access, Memory, Resolve};
+use crate::memory::{FIRST_OFFSET, GLOBAL_BASE, SHARED_WINDOW, WINDOW_BYTES};
+use crate::types::Space;
+
+/// Checks that an access that was carried out races with no other.
+#[inline(always)]
+pub(crate) fn check_races<R: Resolve>(
+    env: &mut Env<'_>,
+    (warp, inst): (u32, &Inst),
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+    access: Access,
+) -> Flow {
+    if env.order.is_none() || mask == 0 || !shared_by_threads(R::SPACE) {
+        return Flow::Next;
+    }
+    if inst.aux & STRONG != 0 {
+        return synchronise::<R>(env, (warp, inst), addresses, mask, bytes, access);
+    }
+    let writes = access != Access::Load;
+    let access = words::Access {
+        warp,
+        pc: inst.site,
+        writes,
+        strong: false,
+        atomic: access == Access::Atomic,
+    };
+    match R::SPACE {
+        Space::Global => global_access(env, access, addresses, mask, bytes),
+        Space::Shared => env.shared_access(access, addresses, mask, bytes),
+        _ => {
+            let (global, shared, offsets) = sorted(addresses, mask);
+            if global != 0 {
+                let flow = global_access(env, access, addresses, global, bytes);
+                if flow != Flow::Next {
+                    return flow;
+                }
+            }
+            if shared == 0 {
+                return Flow::Next;
+            }
+            env.shared_access(access, &offsets, shared, bytes)
+        }
+    }
+}
+
+/// Whether several threads can reach memory of a space.
+const fn shared_by_threads(space: Space) -> bool {
+    matches!(space, Space::Shared | Space::Global | Space::Generic)
+}
+
+/// Lanes whose generic address is global, those whose is shared, and the offsets of the latter.
+fn sorted(addresses: &Lanes<u64>, mask: Mask) -> (Mask, Mask, Lanes<u64>) {
+    let (mut global, mut shared, mut offsets) = (0, 0, *addresses);
+    for lane in lanes(mask) {
+        let address = addresses.0[lane];
+        offsets.0[lane] = address.wrapping_sub(SHARED_WINDOW);
+        global |= u32::from(address >= GLOBAL_BASE) << lane;
+        shared |= u32::from(offsets.0[lane] < WINDOW_BYTES) << lane;
+    }
+    (global, shared, offsets)
+}
+
+/// Notes an access to global memory, to be compared with those of other CTAs, and compares it with those of
+/// its own.
+#[inline(always)]
+pub(crate) fn global_access(
+    env: &mut Env<'_>,
+    access: words::Access,
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+) -> Flow {
+    let Env { order, log, .. } = env;
+    let (Some(order), Some(log)) = (order, log) else { return Flow::Next };
+    match log.note(order, access, addresses, mask, bytes) {
+        None => Flow::Next,
+        Some(race) => report_own_race(env, &race),
+    }
+}
+
+/// Orders threads by a strong access, and checks that of global memory.
+#[inline(never)]
+fn synchronise<R: Resolve>(
+    env: &mut Env<'_>,
+    (warp, inst): (u32, &Inst),
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+    access: Access,
+) -> Flow {
+    let sides = Sides { acquire: inst.aux & ACQUIRES != 0, release: inst.aux & RELEASES != 0 };
+    let (reads, writes) = (access != Access::Store, access != Access::Load);
+    let (global, shared, offsets) = match R::SPACE {
+        Space::Global => (mask, 0, *addresses),
+        Space::Shared => (0, mask, *addresses),
+        _ => sorted(addresses, mask),
+    };
+    let atomic = reads && writes;
+    let own = words::Access { warp, pc: inst.site, writes, strong: true, atomic };
+    if shared != 0 {
+        let flow = env.shared_access(own, &offsets, shared, bytes);
+        if flow != Flow::Next {
+            return flow;
+        }
+    }
+    let Env { order, log, log_number, global_races, .. } = &mut *env;
+    let Some(order) = order else { return Flow::Next };
+    // For other CTAs, an access whose scope is this one is as good as a weak one.
+    let race = log
+        .as_mut()
+        .filter(|_| global != 0)
+        .and_then(|log| log.note(order, own, addresses, global, bytes));
+    if let Some(race) = race {
+        return report_own_race(env, &race);
+    }
+    for lane in lanes(shared) {
+        let address = offsets.0[lane];
+        order.strong(Strong { warp, lane, address, reads, writes, sides });
+    }
+    for lane in lanes(global) {
+        let strong = Strong { warp, lane, address: addresses.0[lane], reads, writes, sides };
+        match global_races {
+            Some(races) if inst.aux & WIDER != 0 => {
+                let place = (inst.site, bytes as u32);
+                match races.strong(*log_number, order, strong, place) {
+                    None => {}
+                    Some(Found::Own(race)) => return report_own_race(env, &race),
+                    Some(Found::Other(race)) => return report_global_race(env, &race),
+                }
+            }
+            _ => order.strong(strong),
+        }
+    }
+    Flow::Next
+}
+
+/// Reports a race in global memory, at its second access.
+#[cold]
+pub(crate) fn report_global_race(env: &mut Env<'_>, race: &GlobalRace) -> Flow {
+    let GlobalRace { address, second, first } = race;
+    let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
+    let verb = match second.kind & (READS | WRITES) {
+        READS => Access::Load,
+        WRITES => Access::Store,
+        _ => Access::Atomic,
+    };
+    let message = format!(
+        "{}-byte {} of global memory races with an access of another CTA at {address:#x}{}",
+        second.bytes,
+        verb.verb(),
+        described(&memory, Space::Global, *address)
+    );
+    let how = match first.kind & (READS | WRITES) {
+        READS => "read",
+        WRITES => "wrote",
+        _ => "changed",
+    };
+    let [x, y, z] = place(env.launch.grid, first.cta);
+    let note = format!(
+        "CTA ({x}, {y}, {z}) warp {} lane {} {how} it, {} bytes, and nothing orders the two",
+        first.warp, first.lane, first.bytes
+    );
+    env.report(Report {
+        kind: FindingKind::Race,
+        lane: second.lane,
+        message,
+        address: Some(*address),
+        notes: vec![(Some(first.pc), note)],
+    })
+}
+
+/// Reports a race in shared memory.
+#[cold]
+pub(crate) fn report_race(env: &mut Env<'_>, access: (words::Access, u64), race: &Race) -> Flow {
+    report_race_in(env, Space::Shared, FIRST_OFFSET + race.offset, access, race)
+}
+
+/// Reports a race between two threads of the CTA.
+fn report_race_in(
+    env: &mut Env<'_>,
+    space: Space,
+    address: u64,
+    (access, bytes): (words::Access, u64),
+    race: &Race,
+) -> Flow {
+    let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
+    let verb = match (access.writes, access.atomic) {
+        (_, true) => Access::Atomic,
+        (true, _) => Access::Store,
+        (false, _) => Access::Load,
+    };
+    let message = format!(
+        "{bytes}-byte {} of {} memory at {address:#x} races with another access{}",
+        verb.verb(),
+        space.name(),
+        described(&memory, space, address)
+    );
+    let how = if race.other_wrote { "wrote" } else { "read" };
+    let (warp, lane) = (race.other_warp, race.other_lane);
+    let note = if race.other_copied {
+        format!("a copy issued by lane {lane} {how} it, and nobody has waited for that")
+    } else {
+        format!("warp {warp} lane {lane} {how} it, and nothing orders the two")
+    };
+    env.report(Report {
+        kind: FindingKind::Race,
+        lane: race.lane,
+        message,
+        address: Some(address),
+        notes: vec![(race.other_pc, note)],
+    })
+}
+
+/// Reports a race in global memory within a CTA.
+#[cold]
+pub(crate) fn report_own_race(env: &mut Env<'_>, race: &OwnRace) -> Flow {
+    let OwnRace { race, address, access, bytes } = race;
+    report_race_in(env, Space::Global, *address, (*access, (*bytes).into()), race)
+}

@@ -1,0 +1,48 @@
+//! Reads of registers and predicates that nobody has written on the way to the read.
+//!
+//! Most reads are proved to be fine when the kernel is lowered ([`crate::lower::plan`]); only the registers of
+//! the others are tracked while it runs, each lane for itself.
+
+use crate::exec::env::Env;
+use crate::exec::lanes::Mask;
+use crate::exec::warp::Warp;
+use crate::finding::FindingKind;
+
+/// Finds reads of registers that nobody has written. The guard is read by all lanes of the group,
+/// everything else by those that execute.
+#[cold]
+#[inline(never)]
+pub(crate) fn check_reads(
+    warp: &Warp,
+    env: &mut Env<'_>,
+    tracked: u32,
+    active: Mask,
+    mask: Mask,
+) -> Result<(), ()> {
+    let kernel = env.launch.kernel;
+    let track = &kernel.tracks[tracked as usize];
+    let guard = track.guard.iter().map(|r| (r, active));
+    for (&register, reading) in guard.chain(track.reads.iter().map(|r| (r, mask))) {
+        let missing = reading & !warp.written[register as usize];
+        if missing != 0 {
+            let name = &kernel.tracked[register as usize];
+            let message = format!("read of register {name}, which was never written on this path");
+            env.fault(
+                FindingKind::UninitialisedRegister,
+                missing.trailing_zeros() as usize,
+                message,
+            );
+            return Err(());
+        }
+    }
+    Ok(())
+}
+
+/// Notes what an instruction has written.
+pub(crate) fn note_writes(warp: &mut Warp, env: &mut Env<'_>, tracked: u32, mask: Mask) {
+    let undefined = std::mem::take(&mut env.undefined);
+    for &register in &env.launch.kernel.tracks[tracked as usize].writes {
+        let written = &mut warp.written[register as usize];
+        *written = (*written | mask) & !undefined;
+    }
+}
