@@ -127,7 +127,7 @@ fn scattered(at: &Lanes<u64>, mask: Mask, bytes: u64, each: &mut dyn FnMut(Stret
             if single && step.unsigned_abs() < PAGE {
                 stretch.stride = step as i32;
             }
-            if step == stretch.stride.into() && (!single || step.unsigned_abs() < PAGE) {
+            if step == i64::from(stretch.stride) && (!single || step.unsigned_abs() < PAGE) {
                 stretch.mask |= 1 << lane;
                 *last = address;
                 continue;

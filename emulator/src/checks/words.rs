@@ -370,14 +370,13 @@ impl Words {
                 continue;
             }
             let who = records.who[word];
-            let own = warp == now.access.warp as usize;
-            let races = |lane: usize| {
-                !(own && lane == now.lane) && !now.seen[warp].covers(lane, when.clock())
-            };
             let (first, last) = (upper(who) as usize, lower(who));
-            let other_lane = if races(last) {
+            let own = warp == now.access.warp as usize;
+            let before =
+                |lane: usize| own && lane == now.lane || now.seen[warp].covers(lane, when.clock());
+            let other_lane = if !before(last) {
                 last
-            } else if races(first) {
+            } else if !before(first) {
                 first
             } else {
                 continue;
