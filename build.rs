@@ -19,6 +19,8 @@ struct Variant {
     threads: u32,
     /// Dynamic shared memory of a CTA.
     shared_bytes: u32,
+    /// And for each of its warps.
+    warp_shared_bytes: u32,
     /// CTAs whose registers a multiprocessor is to hold at once (`.minnctapersm`).
     resident_ctas: u32,
     /// Values for the template.
@@ -31,6 +33,34 @@ const DTYPES: [&str; 3] = ["f32", "f16", "bf16"];
 const SHARED_BYTES: u32 = 228 << 10;
 const SHARED_BYTES_PER_CTA: u32 = 1 << 10;
 
+/// `decode`: up to 4 warps of 8 query heads each around one ring of stages, a stage one tile of K and one of V.
+fn decode(d: u32, kv: &'static str) -> Variant {
+    let (warps, heads) = (4, 8);
+    let elem_bytes = if kv == "f32" { 4 } else { 2 };
+    // All but two tiles of the ring are on their way at least: 48 KB in 8 CTAs of a multiprocessor.
+    let stages = 1 + (48_u32 << 10).div_ceil(8 * 2 * 16 * d * elem_bytes);
+    // A lane's dims: the most that one load brings for all lanes, then what is left.
+    let widths = core::iter::repeat_n(4, d as usize / 128)
+        .chain((d / 64 % 2 == 1).then_some(2))
+        .chain((d / 32 % 2 == 1).then_some(1));
+    let pieces = widths.scan(0, |acc, width| {
+        let first = *acc;
+        *acc += width;
+        Some([width, 32 * first, first])
+    });
+    Variant {
+        template: "decode",
+        suffix: format!("d{d}_{kv}"),
+        threads: 32 * warps,
+        shared_bytes: stages * 2 * 16 * (elem_bytes * d + 16),
+        warp_shared_bytes: 4 * heads * (d + 16),
+        resident_ctas: if d > 64 { 2 } else { 3 },
+        values: context! {
+            D => d, KV => kv, HEADS => heads, WARPS => warps, STAGES => stages, PIECES => pieces.collect::<Vec<_>>(), RESCALE_LOG2 => 8,
+        },
+    }
+}
+
 /// `decode_mma` for 8 or 16 query heads of a KV head: warps with a ring of stages each, a stage one tile of K and one of V.
 fn decode_mma(d: u32, kv: &'static str, head_tiles: u32) -> Variant {
     let (warps, stages) = (2, 3);
@@ -42,6 +72,7 @@ fn decode_mma(d: u32, kv: &'static str, head_tiles: u32) -> Variant {
         suffix: format!("d{d}_{kv}_g{}", 8 * head_tiles),
         threads: 32 * warps,
         shared_bytes,
+        warp_shared_bytes: 0,
         resident_ctas,
         values: context! {
             WIDE => false, D => d, KV => kv, HEAD_TILES => head_tiles, WARPS => warps, STAGES => stages, RESCALE_LOG2 => 8,
@@ -59,6 +90,7 @@ fn decode_mma_wide(d: u32, kv: &'static str) -> Variant {
         suffix: format!("d{d}_{kv}_wide"),
         threads: 32 * warps,
         shared_bytes: stages * 2 * 16 * (2 * d + 16),
+        warp_shared_bytes: 0,
         resident_ctas: 1,
         values: context! {
             WIDE => true, D => d, KV => kv, HEAD_TILES => head_tiles, WARPS => warps, STAGES => stages, RESCALE_LOG2 => 8,
@@ -70,18 +102,8 @@ fn decode_mma_wide(d: u32, kv: &'static str) -> Variant {
 fn variants() -> Vec<Variant> {
     let mut list = Vec::new();
     for groups in 1..=8 {
-        for q in DTYPES {
-            for kv in DTYPES {
-                let (d, warps) = (32 * groups, 4);
-                list.push(Variant {
-                    template: "decode",
-                    suffix: format!("d{d}_{q}_{kv}"),
-                    threads: 32 * warps,
-                    shared_bytes: 0,
-                    resident_ctas: 8,
-                    values: context! { GROUPS => groups, D => d, WARPS => warps, Q => q, KV => kv },
-                });
-            }
+        for kv in DTYPES {
+            list.push(decode(32 * groups, kv));
         }
     }
     for groups in 1..=8 {
@@ -103,6 +125,7 @@ fn variants() -> Vec<Variant> {
                 suffix: format!("{new}_{kv}"),
                 threads: 128,
                 shared_bytes: 0,
+                warp_shared_bytes: 0,
                 resident_ctas: 8,
                 values: context! { THREADS => 128, NEW => new, KV => kv },
             });
@@ -142,11 +165,20 @@ fn main() {
     let bytes = context! { f32 => 4, f16 => 2, bf16 => 2 };
     let mut table = Vec::new();
     for variant in variants() {
-        let Variant { template, suffix, threads, shared_bytes, resident_ctas, values } = variant;
+        let Variant {
+            template,
+            suffix,
+            threads,
+            shared_bytes,
+            warp_shared_bytes,
+            resident_ctas,
+            values,
+        } = variant;
         let entry = format!("{template}_{suffix}");
         let file = format!("{template}.ptx");
         let common = context! {
-            ENTRY => entry, BYTES => bytes, SHARED_BYTES => shared_bytes, RESIDENT_CTAS => resident_ctas,
+            ENTRY => entry, BYTES => bytes, SHARED_BYTES => shared_bytes, WARP_BYTES => warp_shared_bytes,
+            RESIDENT_CTAS => resident_ctas,
         };
         let text = env
             .get_template(&file)
@@ -154,16 +186,17 @@ fn main() {
             .unwrap_or_else(|error| panic!("ptx/{file}, entry {entry}: {error:#}"));
         let path = Path::new(&out_dir).join(format!("{entry}.ptx"));
         fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        table.push((entry, threads, shared_bytes, resident_ctas));
+        table.push((entry, threads, shared_bytes, warp_shared_bytes, resident_ctas));
     }
     table.sort();
 
     let mut source = String::from("&[\n");
-    for (entry, threads, shared_bytes, resident_ctas) in &table {
+    for (entry, threads, shared_bytes, warp_shared_bytes, resident_ctas) in &table {
         writeln!(
             source,
             "    KernelSource {{ entry: {entry:?}, ptx: include_str!(concat!(env!(\"OUT_DIR\"), \"/{entry}.ptx\")), \
-             threads: {threads}, dynamic_shared_bytes: {shared_bytes}, resident_ctas: {resident_ctas} }},"
+             threads: {threads}, dynamic_shared_bytes: {shared_bytes}, \
+             warp_shared_bytes: {warp_shared_bytes}, resident_ctas: {resident_ctas} }},"
         )
         .expect("a String takes every write");
     }

@@ -9,7 +9,7 @@
 mod any_driver;
 
 use any_driver::AnyDriver;
-use pagedptx::raw::{self, CsrTable, Decode, Pool, Rows, Table};
+use pagedptx::raw::{self, CsrTable, Decode, Pool, Rows, Table, Workspace};
 use pagedptx::{Device, DeviceAddress, Driver, Dtype, PoolShape, Result};
 
 const SHAPE: PoolShape =
@@ -95,6 +95,18 @@ unsafe fn decode_padded<D: Driver>(
     out: DeviceAddress,
 ) -> Result<()> {
     let head_dim = pool.shape.head_dim;
+    let (max_seqs, max_blocks_per_seq) = (table.num_seqs, table.max_blocks_per_seq);
+    // An engine makes this once, for the most that it will ever call with.
+    let bytes = raw::workspace_bytes(
+        Dtype::F32,
+        Dtype::F32,
+        pool.shape,
+        NUM_Q_HEADS,
+        max_seqs,
+        max_blocks_per_seq,
+    )?;
+    let workspace =
+        Workspace { address: engine.upload(&vec![0_u8; bytes])?, max_seqs, max_blocks_per_seq };
     let args = Decode {
         q: Rows::contiguous(q, Dtype::F32, NUM_Q_HEADS, head_dim),
         out: Rows::contiguous(out, Dtype::F32, NUM_Q_HEADS, head_dim),
@@ -103,11 +115,14 @@ unsafe fn decode_padded<D: Driver>(
         table,
         num_q_heads: NUM_Q_HEADS,
         sm_scale: 1.0 / (head_dim as f32).sqrt(),
-        workspace: None,
+        workspace,
         error_word: None,
     };
-    // SAFETY: the caller's promise.
-    unsafe { raw::decode(&engine.device, &engine.stream, &args) }
+    // SAFETY: the caller's promise; the workspace is new and has the bytes asked for.
+    unsafe { raw::decode(&engine.device, &engine.stream, &args)? };
+    // SAFETY: allocated above on this stream, behind whose work so far it is freed.
+    unsafe { engine.device.driver().free(&engine.stream, workspace.address) }
+    Ok(())
 }
 
 /// Reproducible values in −1..1.

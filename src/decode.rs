@@ -6,9 +6,9 @@ use crate::buffer::Buffer;
 use crate::device::Stream;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
-use crate::kernels::{self, KERNELS, KernelSource, MAX_HEAD_DIM};
-use crate::launch::{DecodeMmaParams, DecodeParams, launch, launch_raw};
-use crate::plan::{MmaPlan, Workspace};
+use crate::kernels::{KERNELS, KernelSource, MAX_HEAD_DIM};
+use crate::launch::{DecodeParams, launch_raw};
+use crate::plan::{KernelPlan, Workspace};
 use crate::pool::{KvPool, PoolShape, expect_in_range};
 use crate::tables::BlockTables;
 use crate::types::{DeviceAddress, Element};
@@ -19,32 +19,22 @@ use crate::types::{DeviceAddress, Element};
 /// waits for that. One plan serves any number of layers with this head configuration, one call after the other.
 ///
 /// Queries and pools of one 16-bit type run on the tensor cores, other combinations on the CUDA cores.
+///
+/// W1. The buffers hold the plan's [`Workspace`] for `max_seqs` sequences of `max_tokens` tokens, and
+/// `arrivals` is 0 between launches: it starts so, and each launch leaves it so.
 pub struct DecodePlan<'s, D: Driver, Q: Element, K: Element> {
     stream: &'s Stream<D>,
-    path: Path<'s, D>,
+    kernel_plan: KernelPlan,
+    grid: u32,
+    partial_out: Buffer<'s, D, f32>,
+    partial_stat: Buffer<'s, D, f32>,
+    arrivals: Buffer<'s, D, u32>,
     num_q_heads: usize,
     num_kv_heads: usize,
     head_dim: usize,
     max_seqs: usize,
     max_tokens: usize,
     types: PhantomData<(Q, K)>,
-}
-
-/// The kernel, and what it needs.
-enum Path<'s, D: Driver> {
-    /// `decode`, by its index.
-    CudaCores(usize),
-    /// `decode_mma`.
-    ///
-    /// W1. The buffers hold the plan's [`Workspace`] for `max_seqs` sequences of `max_tokens` tokens, and
-    /// `arrivals` is 0 between launches: it starts so, and each launch leaves it so.
-    TensorCores {
-        plan: MmaPlan,
-        grid: u32,
-        partial_out: Buffer<'s, D, f32>,
-        partial_stat: Buffer<'s, D, f32>,
-        arrivals: Buffer<'s, D, u32>,
-    },
 }
 
 impl<'s, D: Driver, Q: Element, K: Element> DecodePlan<'s, D, Q, K> {
@@ -75,28 +65,17 @@ impl<'s, D: Driver, Q: Element, K: Element> DecodePlan<'s, D, Q, K> {
         let max_tokens = max_blocks_per_seq
             .checked_mul(block_size)
             .ok_or(Error::Overflow { what: "tokens of a row of the block table" })?;
-        let (q, kv) = (Q::DTYPE, K::DTYPE);
-        let path = if let Some(plan) = MmaPlan::find(q, kv, shape, num_q_heads) {
-            let Workspace { units, partial_out, partial_stat, arrivals } =
-                plan.workspace(max_seqs, max_tokens)?;
-            stream.device().kernel(plan.kernel)?;
-            Path::TensorCores {
-                plan,
-                grid: plan.grid(units, stream.device().properties())?,
-                partial_out: Buffer::uninit(stream, partial_out)?,
-                partial_stat: Buffer::uninit(stream, partial_stat)?,
-                arrivals: Buffer::zeroed(stream, arrivals)?,
-            }
-        } else {
-            let rounded = head_dim.next_multiple_of(32);
-            let kernel = kernels::find(format_args!("decode_d{rounded}_{q}_{kv}"))
-                .ok_or(Error::NoKernel { name: "decode", head_dim: rounded, q, kv })?;
-            stream.device().kernel(kernel)?;
-            Path::CudaCores(kernel)
-        };
+        let plan = KernelPlan::new(Q::DTYPE, K::DTYPE, shape, num_q_heads)?;
+        let Workspace { units, partial_out, partial_stat, arrivals } =
+            plan.workspace(max_seqs, max_tokens)?;
+        stream.device().kernel(plan.kernel)?;
         Ok(Self {
             stream,
-            path,
+            kernel_plan: plan,
+            grid: plan.grid(units, stream.device().properties())?,
+            partial_out: Buffer::uninit(stream, partial_out)?,
+            partial_stat: Buffer::uninit(stream, partial_stat)?,
+            arrivals: Buffer::zeroed(stream, arrivals)?,
             num_q_heads,
             num_kv_heads,
             head_dim,
@@ -108,10 +87,12 @@ impl<'s, D: Driver, Q: Element, K: Element> DecodePlan<'s, D, Q, K> {
 
     /// The kernel that calls with this plan launch.
     pub fn kernel(&self) -> &'static KernelSource {
-        &KERNELS[match &self.path {
-            Path::CudaCores(kernel) => *kernel,
-            Path::TensorCores { plan, .. } => plan.kernel,
-        }]
+        &KERNELS[self.kernel_plan.kernel]
+    }
+
+    /// Threads of a CTA of these launches.
+    pub fn threads(&self) -> u32 {
+        self.kernel_plan.threads
     }
 }
 
@@ -151,56 +132,29 @@ pub fn decode<'s, D: Driver, Q: Element, K: Element>(
     if num_seqs == 0 {
         return Ok(());
     }
-    let lse = lse.map_or(DeviceAddress::NULL, |lse| lse.address());
-    match &plan.path {
-        Path::CudaCores(kernel) => {
-            let params = DecodeParams {
-                q: q.address(),
-                k_cache: pool.k().address(),
-                v_cache: pool.v().address(),
-                block_table: tables.device_table().address(),
-                seq_lens: tables.device_lens().address(),
-                out: out.address(),
-                lse,
-                // PoolShape::check and DecodePlan::new bound these by i32::MAX, BlockTables::new the width.
-                num_q_heads: plan.num_q_heads as u32,
-                num_kv_heads: plan.num_kv_heads as u32,
-                head_dim: plan.head_dim as u32,
-                block_size: shape.block_size as u32,
-                max_blocks_per_seq: tables.max_blocks_per_seq() as u32,
-                scale_log2: sm_scale * core::f32::consts::LOG2_E,
-            };
-            // BlockTables::new bounds max_seqs by i32::MAX, PoolShape::check the heads by 65,535.
-            let grid = [num_seqs as u32, plan.num_kv_heads as u32, 1];
-            // SAFETY: T1 and T2 (test `tables::*`) keep every block id and length inside the pool's space, `expect_fits`
-            // says that this pool has at least that space, P1 that its buffers hold it; `check` bounds q, out and
-            // lse; all lie on this stream (S1 to S3) and `out` and `lse` are borrowed exclusively. The kernel's own claim to
-            // stay within these is shown on the emulator by every property test.
-            unsafe { launch(plan.stream, *kernel, grid, &params) }
-        }
-        Path::TensorCores { plan: mma, grid, partial_out, partial_stat, arrivals } => {
-            let params = DecodeMmaParams {
-                q: q.address(),
-                k_cache: pool.k().address(),
-                v_cache: pool.v().address(),
-                block_table: tables.device_table().address(),
-                seq_lens: tables.device_lens().address(),
-                out: out.address(),
-                lse,
-                partial_out: partial_out.address(),
-                partial_stat: partial_stat.address(),
-                arrivals: arrivals.address(),
-                num_seqs: num_seqs as u32,
-                max_blocks_per_seq: tables.max_blocks_per_seq() as u32,
-                ..mma.params(shape, sm_scale)?
-            };
-            let shape = ([*grid, 1, 1], mma.threads);
-            // SAFETY: as above, and W1 for the workspace, whose size `max_seqs` and `max_tokens` bound (`check`).
-            unsafe {
-                launch_raw(plan.stream.device(), plan.stream.raw(), mma.kernel, shape, &params)
-            }
-        }
-    }
+    let params = DecodeParams {
+        q: q.address(),
+        k_cache: pool.k().address(),
+        v_cache: pool.v().address(),
+        block_table: tables.device_table().address(),
+        seq_lens: tables.device_lens().address(),
+        out: out.address(),
+        lse: lse.map_or(DeviceAddress::NULL, |lse| lse.address()),
+        partial_out: plan.partial_out.address(),
+        partial_stat: plan.partial_stat.address(),
+        arrivals: plan.arrivals.address(),
+        // BlockTables::new bounds both by i32::MAX.
+        num_seqs: num_seqs as u32,
+        max_blocks_per_seq: tables.max_blocks_per_seq() as u32,
+        ..plan.kernel_plan.params(shape, sm_scale)?
+    };
+    let (device, shape) = (plan.stream.device(), ([plan.grid, 1, 1], plan.kernel_plan.threads));
+    // SAFETY: T1 and T2 (test `tables::*`) keep every block id and length inside the pool's space, `expect_fits`
+    // says that this pool has at least that space, P1 that its buffers hold it; `check` bounds q, out and
+    // lse, and the tables by the capacities for which W1 sizes the workspace; all lie on this stream (S1 to S3) and `out`, `lse` and
+    // the plan are borrowed exclusively. The kernel's own claim to stay within these is shown on the emulator by every
+    // property test.
+    unsafe { launch_raw(device, plan.stream.raw(), plan.kernel_plan.kernel, shape, &params) }
 }
 
 /// Fails unless the arguments of [`decode`] fit together.

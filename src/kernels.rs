@@ -7,16 +7,25 @@ use core::fmt::Write as _;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct KernelSource {
-    /// Name of the entry, which is the file's name and the variant, e.g. `decode_d128_f16_bf16`.
+    /// Name of the entry, which is the file's name and the variant, e.g. `decode_d128_bf16`.
     pub entry: &'static str,
     /// The PTX text.
     pub ptx: &'static str,
-    /// Threads of a CTA.
+    /// Threads of a CTA, or the most where a plan takes fewer.
     pub threads: u32,
     /// Dynamic shared memory of a CTA, in bytes.
     pub dynamic_shared_bytes: u32,
+    /// And for each of its warps, in bytes.
+    pub warp_shared_bytes: u32,
     /// CTAs whose registers one multiprocessor holds at once, at least.
     pub resident_ctas: u32,
+}
+
+impl KernelSource {
+    /// Dynamic shared memory of a CTA of so many threads, in bytes.
+    pub const fn shared_bytes(&self, threads: u32) -> u32 {
+        self.dynamic_shared_bytes + self.warp_shared_bytes * (threads / 32)
+    }
 }
 
 /// Every kernel of the crate, sorted by entry name.

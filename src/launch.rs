@@ -8,29 +8,11 @@ use crate::error::Result;
 use crate::kernels::KERNELS;
 use crate::types::DeviceAddress;
 
-/// Parameters of `decode`; `ptx/decode.ptx` documents each field, and a test compares the offsets.
+/// Parameters of `decode` and `decode_mma`; `ptx/decode.ptx` and `ptx/decode_mma.ptx` document each field, and a test compares
+/// the offsets.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct DecodeParams {
-    pub q: DeviceAddress,
-    pub k_cache: DeviceAddress,
-    pub v_cache: DeviceAddress,
-    pub block_table: DeviceAddress,
-    pub seq_lens: DeviceAddress,
-    pub out: DeviceAddress,
-    pub lse: DeviceAddress,
-    pub num_q_heads: u32,
-    pub num_kv_heads: u32,
-    pub head_dim: u32,
-    pub block_size: u32,
-    pub max_blocks_per_seq: u32,
-    pub scale_log2: f32,
-}
-
-/// Parameters of `decode_mma`; `ptx/decode_mma.ptx` documents each field, and a test compares the offsets.
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub(crate) struct DecodeMmaParams {
     pub q: DeviceAddress,
     pub k_cache: DeviceAddress,
     pub v_cache: DeviceAddress,
@@ -67,6 +49,8 @@ pub(crate) struct DecodeMmaParams {
     pub block_shift: u32,
     pub units_magic: u32,
     pub units_shift: u32,
+    pub q_dtype: u32,
+    pub padding: u32,
 }
 
 /// Parameters of `append`; `ptx/append.ptx` documents each field, and a test compares the offsets.
@@ -114,7 +98,7 @@ pub(crate) unsafe fn launch_raw<D: Driver>(
     let shape = LaunchShape {
         grid,
         block: [threads, 1, 1],
-        dynamic_shared_bytes: KERNELS[index].dynamic_shared_bytes,
+        dynamic_shared_bytes: KERNELS[index].shared_bytes(threads),
         overlaps_previous: false,
     };
     let kernel = device.kernel(index)?;
@@ -148,22 +132,15 @@ mod tests {
     }
 
     #[test]
-    fn decode_params_lie_where_the_kernel_reads_them() {
-        let fields = fields!(DecodeParams: q, k_cache, v_cache, block_table, seq_lens, out, lse,
-            num_q_heads, num_kv_heads, head_dim, block_size, max_blocks_per_seq, scale_log2);
-        assert_eq!(documented(include_str!("../ptx/decode.ptx")), fields);
-        assert_eq!(size_of::<DecodeParams>(), 80);
-    }
-
-    #[test]
-    fn decode_mma_params_lie_where_the_kernel_reads_them() {
-        let fields = fields!(DecodeMmaParams: q, k_cache, v_cache, block_table, seq_lens, out, lse, partial_out,
+    fn decode_params_lie_where_the_kernels_read_them() {
+        let fields = fields!(DecodeParams: q, k_cache, v_cache, block_table, seq_lens, out, lse, partial_out,
             partial_stat, arrivals, error_word, kv_block_stride, kv_token_stride, kv_head_stride, q_token_stride,
             q_head_stride, out_token_stride, out_head_stride, num_seqs, num_kv_heads, group_size, head_dim,
             block_size, max_blocks_per_seq, num_blocks, chunk_bias, chunk_cap, chunk_min, score_scale, headroom,
-            q_sign, passes, block_magic, block_shift, units_magic, units_shift);
+            q_sign, passes, block_magic, block_shift, units_magic, units_shift, q_dtype, padding);
+        assert_eq!(documented(include_str!("../ptx/decode.ptx")), fields);
         assert_eq!(documented(include_str!("../ptx/decode_mma.ptx")), fields);
-        assert_eq!(size_of::<DecodeMmaParams>(), 192);
+        assert_eq!(size_of::<DecodeParams>(), 200);
     }
 
     #[test]

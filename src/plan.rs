@@ -1,12 +1,12 @@
-//! How the tensor-core decode divides its work: kernel, chunks, workspace, grid.
+//! How decode divides its work: kernel, chunks, workspace, grid.
 #![forbid(unsafe_code)]
 
 use crate::driver::DeviceProperties;
 use crate::error::{Error, Result};
 use bytemuck::Zeroable;
 
-use crate::kernels::{self, KERNELS, KernelSource};
-use crate::launch::DecodeMmaParams;
+use crate::kernels::{self, KERNELS};
+use crate::launch::DecodeParams;
 use crate::pool::{PoolShape, expect_in_range};
 use crate::types::Dtype;
 
@@ -23,10 +23,13 @@ pub(crate) const MAX_POOL_ELEMS: u64 = 1 << 35;
 /// stay below 2⁸, far from the largest f16. `build.rs` names the number in the kernels' comments.
 const RESCALE_LOG2: f32 = 8.0;
 
-/// Query heads that one warp of the wide kernels takes.
+/// Query heads that one warp of the wide tensor-core kernels takes.
 const WIDE_HEADS_PER_WARP: u32 = 16;
 
-/// The rule by which a sequence is cut into chunks; section 3 of `ptx/decode_mma.ptx` has the same.
+/// Query heads that one warp of the kernels for the CUDA cores takes.
+const HEADS_PER_WARP: u32 = 8;
+
+/// The rule by which a sequence is cut into chunks; `ptx/decode_units.ptx` has the same.
 ///
 /// It knows the number of KV heads and the sequence's own length, nothing else: that is what makes
 /// results independent of the batch and the device.
@@ -85,14 +88,16 @@ fn division(divisor: u32) -> (u32, u32) {
     (factor as u32, 31 + log2)
 }
 
-/// What does not change between calls of the tensor-core decode with one head configuration.
+/// What does not change between calls of decode with one head configuration.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct MmaPlan {
+pub(crate) struct KernelPlan {
     /// Index into [`KERNELS`].
     pub kernel: usize,
     pub threads: u32,
-    /// How many times K and V are read, once per 128 query heads of a group.
+    /// How many times K and V are read: once per as many query heads of a group as a CTA takes.
     pub passes: u32,
+    /// Type of queries and outputs.
+    pub q_dtype: Dtype,
     pub rule: ChunkRule,
     num_kv_heads: u32,
     group_size: u32,
@@ -137,29 +142,53 @@ impl Workspace {
     }
 }
 
-impl MmaPlan {
-    /// The plan for queries of `q` over pools of `kv`, or none if these types are not for the tensor cores.
-    pub fn find(q: Dtype, kv: Dtype, shape: PoolShape, num_q_heads: usize) -> Option<Self> {
-        if q != kv || q == Dtype::F32 {
-            return None;
-        }
+impl KernelPlan {
+    /// The plan for queries of `q` over pools of `kv`: tensor cores where both are one 16-bit type, CUDA cores otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoKernel`], which would be a fault of the list in `build.rs`.
+    pub fn new(q: Dtype, kv: Dtype, shape: PoolShape, num_q_heads: usize) -> Result<Self> {
         // PoolShape::check bounds heads and head_dim, the callers the query heads.
         let (num_kv_heads, head_dim) = (shape.num_kv_heads as u32, shape.head_dim as u32);
         let group_size = num_q_heads as u32 / num_kv_heads;
-        let (rounded, suffix) = match group_size {
-            0..=8 => (head_dim.next_multiple_of(32), "g8"),
-            9..=16 => (head_dim.next_multiple_of(32), "g16"),
-            _ => (head_dim.next_multiple_of(64), "wide"),
+        let tensor_cores = q == kv && q != Dtype::F32;
+        let wide = group_size > WIDE_HEADS_PER_WARP;
+        let rounded = head_dim.next_multiple_of(if tensor_cores && wide { 64 } else { 32 });
+        let kernel = match group_size {
+            _ if !tensor_cores => kernels::find(format_args!("decode_d{rounded}_{kv}")),
+            0..=8 => kernels::find(format_args!("decode_mma_d{rounded}_{kv}_g8")),
+            9..=16 => kernels::find(format_args!("decode_mma_d{rounded}_{kv}_g16")),
+            _ => kernels::find(format_args!("decode_mma_d{rounded}_{kv}_wide")),
         };
-        let kernel = kernels::find(format_args!("decode_mma_d{rounded}_{kv}_{suffix}"))?;
-        let mut threads = KERNELS[kernel].threads;
-        let mut passes = 1;
-        if group_size > WIDE_HEADS_PER_WARP {
-            passes = group_size.div_ceil(threads / 32 * WIDE_HEADS_PER_WARP);
-            threads = threads.min(32 * group_size.div_ceil(WIDE_HEADS_PER_WARP));
-        }
+        let head_dim_of_kernel = rounded as usize;
+        let kernel = kernel.ok_or(Error::NoKernel {
+            name: "decode",
+            head_dim: head_dim_of_kernel,
+            q,
+            kv,
+        })?;
+        // Where heads of a group are dealt to warps, a CTA has no more of them than there are heads for, and reads K and V
+        // again for those that are left.
+        let heads_per_warp = match tensor_cores {
+            false => Some(HEADS_PER_WARP),
+            true => wide.then_some(WIDE_HEADS_PER_WARP),
+        };
+        let most = KERNELS[kernel].threads / 32;
+        let (warps, passes) = heads_per_warp.map_or((most, 1), |heads| {
+            (group_size.div_ceil(heads).clamp(1, most), group_size.div_ceil(most * heads).max(1))
+        });
         let rule = ChunkRule::of(num_kv_heads);
-        Some(Self { kernel, threads, passes, rule, num_kv_heads, group_size, head_dim })
+        Ok(Self {
+            kernel,
+            threads: 32 * warps,
+            passes,
+            q_dtype: q,
+            rule,
+            num_kv_heads,
+            group_size,
+            head_dim,
+        })
     }
 
     /// Units of one chunk of a sequence.
@@ -185,13 +214,13 @@ impl MmaPlan {
 
     /// The parameters that follow from the plan, an NHD pool of this shape, queries and outputs without gaps, and the
     /// scale; the rest is null or 0.
-    pub fn params(&self, pool: PoolShape, sm_scale: f32) -> Result<DecodeMmaParams> {
+    pub fn params(&self, pool: PoolShape, sm_scale: f32) -> Result<DecodeParams> {
         let token_elems = self.num_kv_heads * self.head_dim; // at most 65,535 heads of 256
         let block_elems = pool.block_size as u64 * u64::from(token_elems);
-        // The kernels count offsets in 16 bytes, 32 bits of them.
+        // The kernels count offsets in 8 elements, 32 bits of them.
         let elems = pool.num_blocks as u64 * block_elems;
         if elems > MAX_POOL_ELEMS {
-            let what = "elements of K on the tensor cores";
+            let what = "elements of K";
             return Err(Error::TooLarge { what, value: elems, limit: MAX_POOL_ELEMS });
         }
         // Never 0, so that masked scores stay at minus infinity, and never infinite.
@@ -201,7 +230,7 @@ impl MmaPlan {
         // PoolShape::check bounds the block size by i32::MAX.
         let (block_magic, block_shift) = division(pool.block_size as u32);
         let (units_magic, units_shift) = division(self.chunk_units());
-        Ok(DecodeMmaParams {
+        Ok(DecodeParams {
             kv_block_stride: block_elems,
             kv_token_stride: token_elems,
             kv_head_stride: self.head_dim,
@@ -225,26 +254,31 @@ impl MmaPlan {
             block_shift,
             units_magic,
             units_shift,
-            ..DecodeMmaParams::zeroed()
+            q_dtype: match self.q_dtype {
+                Dtype::F32 => 0,
+                Dtype::F16 => 1,
+                Dtype::Bf16 => 2,
+            },
+            ..DecodeParams::zeroed()
         })
     }
 
     /// CTAs of a launch with at most so many units: as many as the device holds at once, if there is work for them.
     pub fn grid(&self, units: u32, device: &DeviceProperties) -> Result<u32> {
-        let KernelSource { threads, dynamic_shared_bytes, resident_ctas, .. } =
-            KERNELS[self.kernel];
+        let kernel = &KERNELS[self.kernel];
+        let shared_bytes = kernel.shared_bytes(self.threads);
         let limit = device.shared_bytes_per_cta;
-        if dynamic_shared_bytes > limit {
+        if shared_bytes > limit {
             return Err(Error::TooLarge {
                 what: "shared memory of a CTA",
-                value: dynamic_shared_bytes.into(),
+                value: shared_bytes.into(),
                 limit: limit.into(),
             });
         }
         // A multiprocessor has 1 KB more than a CTA may have, and each CTA costs 1 KB beside its own
         // (CUDA C++ Programming Guide, "Compute Capabilities").
-        let by_shared = (limit + (1 << 10)) / (dynamic_shared_bytes + (1 << 10));
-        let by_registers = resident_ctas * (threads / self.threads);
+        let by_shared = (limit + (1 << 10)) / (shared_bytes + (1 << 10));
+        let by_registers = kernel.resident_ctas * (kernel.threads / self.threads);
         let resident = by_shared.min(by_registers).max(1);
         Ok(units.min(device.num_multiprocessors.saturating_mul(resident)).max(1))
     }
@@ -301,7 +335,7 @@ mod tests {
                 .into_iter()
                 .chain((0..31).flat_map(|log2| near(1 << log2)))
             {
-                let got = u64::from(x) * u64::from(factor) >> shift;
+                let got = (u64::from(x) * u64::from(factor)) >> shift;
                 assert_eq!(got, u64::from(x / divisor), "{x} / {divisor}");
             }
         }
@@ -311,8 +345,14 @@ mod tests {
         PoolShape { num_blocks: 64, block_size: 16, num_kv_heads, head_dim }
     }
 
+    fn plan_for(q: Dtype, kv: Dtype, shape: PoolShape, num_q_heads: usize) -> KernelPlan {
+        KernelPlan::new(q, kv, shape, num_q_heads).unwrap_or_else(|error| {
+            panic!("{q} {kv}, {num_q_heads} query heads, {shape:?}: {error}")
+        })
+    }
+
     #[test]
-    fn every_group_size_and_head_dim_has_a_kernel() {
+    fn every_group_size_and_head_dim_has_a_kernel_for_the_tensor_cores() {
         for dtype in [Dtype::F16, Dtype::Bf16] {
             for head_dim in (8..=256).step_by(8) {
                 for (group, warps, passes) in [
@@ -326,20 +366,42 @@ mod tests {
                     (129, 8, 2),
                     (300, 8, 3),
                 ] {
-                    let plan = MmaPlan::find(dtype, dtype, shape(2, head_dim), 2 * group)
-                        .unwrap_or_else(|| {
-                            panic!("no kernel for head_dim {head_dim}, group size {group}")
-                        });
-                    assert_eq!(
-                        (plan.threads, plan.passes),
-                        (32 * warps, passes),
-                        "group size {group}"
-                    );
+                    let plan = plan_for(dtype, dtype, shape(2, head_dim), 2 * group);
+                    assert!(KERNELS[plan.kernel].entry.starts_with("decode_mma"));
+                    let got = (plan.threads, plan.passes);
+                    assert_eq!(got, (32 * warps, passes), "group size {group}");
                 }
             }
         }
-        assert!(MmaPlan::find(Dtype::F16, Dtype::Bf16, shape(1, 64), 1).is_none());
-        assert!(MmaPlan::find(Dtype::F32, Dtype::F32, shape(1, 64), 1).is_none());
+    }
+
+    #[test]
+    fn every_other_pair_of_types_has_a_kernel_for_the_cuda_cores() {
+        let types = [Dtype::F32, Dtype::F16, Dtype::Bf16];
+        for (q, kv) in types.into_iter().flat_map(|q| types.map(|kv| (q, kv))) {
+            for head_dim in (8..=256).step_by(8) {
+                for (group, warps, passes) in
+                    [(1, 1, 1), (8, 1, 1), (9, 2, 1), (32, 4, 1), (33, 4, 2), (71, 4, 3)]
+                {
+                    if q == kv && q != Dtype::F32 {
+                        continue;
+                    }
+                    let plan = plan_for(q, kv, shape(2, head_dim), 2 * group);
+                    let entry = format!("decode_d{}_{kv}", head_dim.next_multiple_of(32));
+                    assert_eq!(KERNELS[plan.kernel].entry, entry);
+                    let got = (plan.threads, plan.passes, plan.q_dtype);
+                    assert_eq!(got, (32 * warps, passes, q), "group size {group}");
+                }
+            }
+        }
+    }
+
+    /// The largest kernel of the CUDA cores fits where a CTA may have least, 99 KB, with as many warps as it takes.
+    #[test]
+    fn every_kernel_of_the_cuda_cores_fits_every_device() {
+        for kernel in KERNELS.iter().filter(|kernel| kernel.entry.starts_with("decode_d")) {
+            assert!(kernel.shared_bytes(kernel.threads) <= 99 << 10, "{}", kernel.entry);
+        }
     }
 
     #[test]
@@ -350,7 +412,7 @@ mod tests {
             num_multiprocessors: 132,
             shared_bytes_per_cta: shared_kib << 10,
         };
-        let plan = MmaPlan::find(Dtype::F16, Dtype::F16, shape(8, 128), 64).unwrap();
+        let plan = plan_for(Dtype::F16, Dtype::F16, shape(8, 128), 64);
         assert_eq!(plan.grid(1 << 20, &device(227)).unwrap(), 132 * 4);
         assert_eq!(plan.grid(1 << 20, &device(163)).unwrap(), 132 * 3);
         assert_eq!(plan.grid(1 << 20, &device(99)).unwrap(), 132);
@@ -359,13 +421,19 @@ mod tests {
             plan.grid(5, &device(48)),
             Err(Error::TooLarge { value: 52_224, limit: 49_152, .. })
         ));
-        let largest = MmaPlan::find(Dtype::F16, Dtype::F16, shape(8, 256), 64).unwrap();
+        let largest = plan_for(Dtype::F16, Dtype::F16, shape(8, 256), 64);
         assert_eq!(largest.grid(1 << 20, &device(99)).unwrap(), 132);
+        // One warp for 8 heads: 38 KB; two for 16: 43 KB.
+        let straight = plan_for(Dtype::F32, Dtype::F32, shape(8, 128), 64);
+        assert_eq!(straight.grid(1 << 20, &device(227)).unwrap(), 132 * 5);
+        assert_eq!(straight.grid(1 << 20, &device(163)).unwrap(), 132 * 4);
+        let straight = plan_for(Dtype::F32, Dtype::F32, shape(8, 128), 128);
+        assert_eq!(straight.grid(1 << 20, &device(227)).unwrap(), 132 * 4);
     }
 
     #[test]
     fn the_workspace_has_a_row_per_unit_and_query_head() {
-        let plan = MmaPlan::find(Dtype::F16, Dtype::F16, shape(8, 128), 32).unwrap();
+        let plan = plan_for(Dtype::F16, Dtype::F16, shape(8, 128), 32);
         let got = plan.workspace(3, 4_096).unwrap();
         let rows = 3 * 32 * 8 * 4; // 4,080 tokens make 32 chunks
         assert_eq!(

@@ -336,11 +336,11 @@ fn wild_tables_on_the_device_are_clamped_and_reported() {
             },
             num_q_heads: 2,
             sm_scale: 0.125,
-            workspace: Some(raw::Workspace {
+            workspace: raw::Workspace {
                 address: workspace.address(),
                 max_seqs: 3,
                 max_blocks_per_seq: WIDTH,
-            }),
+            },
             error_word: Some(word.address()),
         };
         // SAFETY: all memory is the buffers' above, of the sizes given, and lives to the end of this function.

@@ -4,9 +4,9 @@ use super::{Pool, RowNames, Rows, expect_aligned};
 use crate::device::Device;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
-use crate::kernels::{self, KERNELS};
-use crate::launch::{DecodeMmaParams, DecodeParams, launch_raw};
-use crate::plan::{MAX_POOL_ELEMS, MmaPlan};
+use crate::kernels;
+use crate::launch::{DecodeParams, launch_raw};
+use crate::plan::{KernelPlan, MAX_POOL_ELEMS};
 use crate::pool::{PoolShape, expect_in_range};
 use crate::types::{DeviceAddress, Dtype};
 
@@ -44,10 +44,10 @@ pub struct Decode {
     pub num_q_heads: usize,
     /// Factor of the scores.
     pub sm_scale: f32,
-    /// What the tensor-core kernels need. Without it the CUDA cores are used, which is slower for 16-bit types.
-    pub workspace: Option<Workspace>,
+    /// Memory for partial results.
+    pub workspace: Workspace,
     /// For tables whose contents nobody checked, `u32`: block ids and lengths out of range are clamped, and
-    /// [`BAD_BLOCK_ID`] and [`BAD_SEQ_LEN`] or-ed into it. Needs the tensor-core kernels.
+    /// [`BAD_BLOCK_ID`] and [`BAD_SEQ_LEN`] or-ed into it.
     pub error_word: Option<DeviceAddress>,
 }
 
@@ -85,7 +85,7 @@ pub struct Workspace {
     pub max_blocks_per_seq: usize,
 }
 
-/// Bytes of a [`Workspace`] for calls with these types, shapes and capacities; 0 if there is no tensor-core kernel for them.
+/// Bytes of a [`Workspace`] for calls with these types, shapes and capacities.
 ///
 /// # Errors
 ///
@@ -99,9 +99,8 @@ pub fn workspace_bytes(
     max_blocks_per_seq: usize,
 ) -> Result<usize> {
     check_heads(shape, num_q_heads)?;
-    let Some(plan) = MmaPlan::find(q, kv, shape, num_q_heads) else { return Ok(0) };
     let max_tokens = max_tokens(shape, max_seqs, max_blocks_per_seq)?;
-    Ok(plan.workspace(max_seqs, max_tokens)?.layout()?.bytes)
+    Ok(KernelPlan::new(q, kv, shape, num_q_heads)?.workspace(max_seqs, max_tokens)?.layout()?.bytes)
 }
 
 fn check_heads(shape: PoolShape, num_q_heads: usize) -> Result<()> {
@@ -124,14 +123,13 @@ fn max_tokens(shape: PoolShape, max_seqs: usize, max_blocks_per_seq: usize) -> R
 
 /// Enqueues attention of one query token per sequence: what [`crate::decode()`] computes, from raw memory.
 ///
-/// The tensor-core kernels (queries and pool of one 16-bit type, and a workspace) take any strides that are
-/// multiples of 4 for outputs and of 8 for queries and the pool, so HND as well as NHD, and slices of a wider tensor; they want the pool
-/// and queries aligned to 16 bytes, outputs to 8. The others take [`Rows::contiguous`] and [`Pool::nhd`] only.
+/// Strides are multiples of 4 for outputs and of 8 for queries and the pool, so HND as well as NHD, and slices of a wider
+/// tensor. The pool and queries are aligned to 16 bytes, outputs to 4 elements.
 ///
 /// # Errors
 ///
 /// Those of [`PoolShape::check`]; [`Error::HeadCounts`]; [`Error::Zero`] and [`Error::TooLarge`] for counts and strides;
-/// [`Error::Stride`] and [`Error::Mismatch`] for strides that the kernel does not take;
+/// [`Error::Stride`] for strides that the kernel does not take;
 /// [`Error::Misaligned`] for an address; [`Error::NotFinite`]; [`Error::NoKernel`]; and those of the driver.
 /// Then nothing is enqueued.
 ///
@@ -155,64 +153,34 @@ pub unsafe fn decode<D: Driver>(
     args: &Decode,
 ) -> Result<()> {
     check_decode(args)?;
-    let Decode { q, out, lse, pool, table, num_q_heads, sm_scale, workspace, error_word } = *args;
-    let PoolShape { block_size, num_kv_heads, head_dim, .. } = pool.shape;
-    let mma = MmaPlan::find(q.dtype, pool.dtype, pool.shape, num_q_heads).zip(workspace);
-    if mma.is_none() && error_word.is_some() {
-        let what = "tables that nobody checked need a tensor-core kernel and its workspace";
-        return Err(Error::Unsupported { what: what.into() });
-    }
+    let Decode { q, pool, table, num_q_heads, workspace, .. } = *args;
     if table.num_seqs == 0 {
         return Ok(());
     }
-    if let Some((plan, workspace)) = mma {
-        let params = mma_params(&plan, args, workspace)?;
-        let capacity = max_tokens(pool.shape, workspace.max_seqs, workspace.max_blocks_per_seq)?;
-        let units = plan.workspace(workspace.max_seqs, capacity)?.units;
-        let grid = [plan.grid(units, device.properties())?, 1, 1];
-        // SAFETY: the caller's promise covers all that the kernel touches with these parameters.
-        return unsafe { launch_raw(device, stream, plan.kernel, (grid, plan.threads), &params) };
-    }
-    q.expect_contiguous(Q, num_q_heads, head_dim)?;
-    out.expect_contiguous(OUT, num_q_heads, head_dim)?;
-    pool.expect_contiguous()?;
-    let rounded = head_dim.next_multiple_of(32);
-    let kernel = kernels::find(format_args!("decode_d{rounded}_{}_{}", q.dtype, pool.dtype))
-        .ok_or(Error::NoKernel { name: "decode", head_dim: rounded, q: q.dtype, kv: pool.dtype })?;
-    let params = DecodeParams {
-        q: q.address,
-        k_cache: pool.k,
-        v_cache: pool.v,
-        block_table: table.block_table,
-        seq_lens: table.seq_lens,
-        out: out.address,
-        lse: lse.unwrap_or(DeviceAddress::NULL),
-        // All bounded by i32::MAX (check_decode).
-        num_q_heads: num_q_heads as u32,
-        num_kv_heads: num_kv_heads as u32,
-        head_dim: head_dim as u32,
-        block_size: block_size as u32,
-        max_blocks_per_seq: table.max_blocks_per_seq as u32,
-        scale_log2: sm_scale * core::f32::consts::LOG2_E,
-    };
-    let grid = [table.num_seqs as u32, num_kv_heads as u32, 1];
+    let plan = KernelPlan::new(q.dtype, pool.dtype, pool.shape, num_q_heads)?;
+    let params = params(&plan, args)?;
+    let capacity = max_tokens(pool.shape, workspace.max_seqs, workspace.max_blocks_per_seq)?;
+    let units = plan.workspace(workspace.max_seqs, capacity)?.units;
+    let grid = [plan.grid(units, device.properties())?, 1, 1];
     // SAFETY: the caller's promise covers all that the kernel touches with these parameters.
-    unsafe { launch_raw(device, stream, kernel, (grid, KERNELS[kernel].threads), &params) }
+    unsafe { launch_raw(device, stream, plan.kernel, (grid, plan.threads), &params) }
 }
 
-/// What can be checked of the arguments of [`decode`] whatever the kernel.
+/// What can be checked of the arguments of [`decode`] without its plan.
 fn check_decode(args: &Decode) -> Result<()> {
-    let Decode { q, out, lse, pool, table, num_q_heads, sm_scale, .. } = *args;
+    let Decode { q, out, lse, pool, table, num_q_heads, sm_scale, workspace, error_word } = *args;
     check_heads(pool.shape, num_q_heads)?;
     if out.dtype != q.dtype {
         let head_dim = pool.shape.head_dim.next_multiple_of(32);
         return Err(Error::NoKernel { name: "decode", head_dim, q: q.dtype, kv: pool.dtype });
     }
     for (what, address, align) in [
-        ("q", q.address, q.dtype.bytes()),
-        ("out", out.address, out.dtype.bytes()),
-        ("k", pool.k, pool.dtype.bytes()),
-        ("v", pool.v, pool.dtype.bytes()),
+        ("q", q.address, 16),
+        ("out", out.address, 4 * out.dtype.bytes()),
+        ("k", pool.k, 16),
+        ("v", pool.v, 16),
+        ("workspace", workspace.address, 16),
+        ("error_word", error_word.unwrap_or(DeviceAddress::NULL), 4),
         ("lse", lse.unwrap_or(DeviceAddress::NULL), 4),
         ("block_table", table.block_table, 4),
         ("seq_lens", table.seq_lens, 4),
@@ -229,19 +197,9 @@ fn check_decode(args: &Decode) -> Result<()> {
     expect_in_range("max_blocks_per_seq", table.max_blocks_per_seq, i32::MAX as usize)
 }
 
-/// Parameters of the tensor-core kernel, checked against the workspace's capacities.
-fn mma_params(plan: &MmaPlan, args: &Decode, workspace: Workspace) -> Result<DecodeMmaParams> {
-    let Decode { q, out, lse, pool, table, sm_scale, error_word, .. } = *args;
-    for (what, address, align) in [
-        ("workspace", workspace.address, 16),
-        ("error_word", error_word.unwrap_or(DeviceAddress::NULL), 4),
-        ("q", q.address, 16),
-        ("out", out.address, 8),
-        ("k", pool.k, 16),
-        ("v", pool.v, 16),
-    ] {
-        expect_aligned(what, address, align)?;
-    }
+/// Parameters of the kernel, checked against the workspace's capacities.
+fn params(plan: &KernelPlan, args: &Decode) -> Result<DecodeParams> {
+    let Decode { q, out, lse, pool, table, sm_scale, workspace, error_word, .. } = *args;
     check_strides(q, out, pool)?;
     let tokens = max_tokens(pool.shape, workspace.max_seqs, workspace.max_blocks_per_seq)?;
     expect_in_range("num_seqs", table.num_seqs, workspace.max_seqs)?;
@@ -249,7 +207,7 @@ fn mma_params(plan: &MmaPlan, args: &Decode, workspace: Workspace) -> Result<Dec
     expect_in_range("max_blocks_per_seq", width, workspace.max_blocks_per_seq)?;
     let layout = plan.workspace(workspace.max_seqs, tokens)?.layout()?;
     let at = |offset: usize| DeviceAddress(workspace.address.0 + offset as u64);
-    Ok(DecodeMmaParams {
+    Ok(DecodeParams {
         q: q.address,
         k_cache: pool.k,
         v_cache: pool.v,
@@ -275,7 +233,7 @@ fn mma_params(plan: &MmaPlan, args: &Decode, workspace: Workspace) -> Result<Dec
     })
 }
 
-/// Fails unless the tensor-core kernels can hold the strides.
+/// Fails unless the kernels can hold the strides.
 fn check_strides(q: Rows, out: Rows, pool: Pool) -> Result<()> {
     let narrow = u64::from(u32::MAX);
     for (what, stride, unit, limit) in [

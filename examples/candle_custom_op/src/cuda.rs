@@ -92,7 +92,7 @@ fn launch<T: CudaDType + DeviceRepr>(
             },
             num_q_heads,
             sm_scale: 1.0 / (shape.head_dim as f32).sqrt(),
-            workspace: Some(Workspace { address, max_seqs, max_blocks_per_seq }),
+            workspace: Workspace { address, max_seqs, max_blocks_per_seq },
             error_word: None,
         };
         // SAFETY: made for this call on this thread, as candle's per-thread stream wants; only launched on.

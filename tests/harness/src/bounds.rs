@@ -9,7 +9,7 @@
 //!
 //! **Scores.** A key's score is a sum of d products, off by at most e₁ = γ(r + 4) · A with A = `max_abs_dot`: r roundings on a
 //! product's way through the sum, and 4 scalings (sm_scale and k_scale multiplied, log2(e) rounded, multiplied in, the
-//! factor applied). 32 lanes that add ceil(d / 32) products each and are joined in 5 steps round r = ceil(d / 32) + 5 times.
+//! factor applied). 4 lanes that add ceil(d / 4) products each, one by one, and are joined in 2 steps round r = ceil(d / 4) + 2 times.
 //! A tensor core adds 16 products and the accumulator at once, each truncated at 24 fractional bits of the largest, then
 //! truncates the sum: 17 + 2 times 2⁻²⁴ of A at most (two chained steps of 8 products no more than 22 times), so that
 //! r = 22 · ceil(d / 16) + 1 with the join of two chains.
@@ -23,7 +23,7 @@
 //!
 //! **Sums.** A weight enters with 4u for its ex2 and 1 product, and passes R = T + 2 rescales at most (tiles, and the merges
 //! of warps and of chunks) of 5u each: 4u for the factor, 1 product. The row sum is kept per lane, m additions for each tile
-//! (1 or 4), and joined in 5 steps and the merges: θ ≤ γ(m·T + 5·R + 12). The accumulator adds the keys one by one (n roundings) or 16 at a
+//! (2 or 4), and joined in 5 steps and the merges: θ ≤ γ(m·T + 5·R + 12). The accumulator adds the keys one by one (n roundings) or 16 at a
 //! time on the tensor cores (22·T, as above): θ ≤ γ(n + 5·R + 7) or γ(22·T + 5·R + 7). So the sum is within a factor 1 ± E_s, E_s = exp(e)·(1 + γ) − 1,
 //! the numerator within E_n·abs_out, and the quotient (rcp, v_scale, product: 4u) off by E_n·abs_out + (E_s + 4·u)·|out| at
 //! most, times 1 / (1 − E_s).
@@ -63,7 +63,7 @@ pub struct Arithmetic {
 }
 
 impl Arithmetic {
-    /// f32 FMA on the CUDA cores, a head's products spread over the lanes of a warp; probabilities not rounded.
+    /// f32 FMA on the CUDA cores, a head's products spread over four lanes; probabilities not rounded.
     pub const fn cuda_cores(tile: usize) -> Self {
         Self { probs: Dtype::F32, tile, matrix: false }
     }
@@ -76,7 +76,7 @@ impl Arithmetic {
     /// e of the module's derivation.
     fn score_error(&self, row: &RowMagnitudes, head_dim: usize, soft_cap: Option<f64>) -> f64 {
         let roundings =
-            if self.matrix { 22 * head_dim.div_ceil(16) + 1 } else { head_dim.div_ceil(32) + 5 };
+            if self.matrix { 22 * head_dim.div_ceil(16) + 1 } else { head_dim.div_ceil(4) + 2 };
         let e1 = gamma(roundings + 4) * row.max_abs_dot;
         let e2 = soft_cap.map_or(0.0, |cap| 8.0 * UNIT * (cap + row.max_score));
         let e3 = 4.0 * UNIT * row.max_alibi;
@@ -88,7 +88,7 @@ impl Arithmetic {
     fn sum_errors(&self, num_keys: usize) -> (f64, f64) {
         let tiles = num_keys.div_ceil(self.tile);
         let rescales = 5 * (tiles + 2);
-        let (sum, acc) = if self.matrix { (4 * tiles, 22 * tiles) } else { (tiles, num_keys) };
+        let (sum, acc) = if self.matrix { (4 * tiles, 22 * tiles) } else { (2 * tiles, num_keys) };
         (gamma(sum + rescales + 12), gamma(acc + rescales + 7))
     }
 }

@@ -26,13 +26,13 @@ pub fn sections(ptx: &str, counters: &Counters) -> Vec<(String, u64)> {
 /// The loop goes from `$next_tile` to the branch back to it and is left in the middle after the last tile; behind it lie what it
 /// does now and then, up to the branch back to `$weigh`. What stands before the exit, and the rescales, run once for each tile that a
 /// warp takes, the rest once for each tile but a warp's first: both are averages over the launch, added up. Where several
-/// warps take every tile, as in the wide kernels, all of them count.
+/// warps take every tile, as in the wide kernels, all of them count. A loop without an exit in the middle runs once for each tile.
 pub fn loop_instructions(ptx: &str, counters: &Counters, tiles: u64) -> Option<f64> {
     let line_of = |found: &dyn Fn(&str) -> bool| {
         numbered(ptx).find(|(_, text)| found(text)).map(|(line, _)| line)
     };
     let first = line_of(&|text| text.starts_with("$next_tile:"))?;
-    let exit = line_of(&|text| text.contains("bra.uni $tiles_done;") && text.contains("%p_last"))?;
+    let exit = line_of(&|text| text.contains("bra.uni $tiles_done;") && text.contains("%p_last"));
     let back = line_of(&|text| text.contains("bra.uni $next_tile;"))?;
     let rescale = line_of(&|text| text.starts_with("$rescale:"))?;
     let last = line_of(&|text| text.contains("bra.uni $weigh;"))?;
@@ -40,6 +40,7 @@ pub fn loop_instructions(ptx: &str, counters: &Counters, tiles: u64) -> Option<f
         let inside = counters.lines.iter().filter(|(line, _)| lines.contains(line));
         inside.map(|(_, count)| count.warps).sum()
     };
+    let Some(exit) = exit else { return Some(sum(first..=last) as f64 / tiles as f64) };
     let inside = |(line, _): &&(u32, Count)| (first..exit).contains(line);
     let taken = counters.lines.iter().find(inside)?.1.warps;
     let turns = sum(back..=back);

@@ -119,7 +119,7 @@ pub fn arithmetic(problem: &Attention) -> Arithmetic {
     if q == kv && kv.bytes() == 2 {
         Arithmetic::tensor_cores(kv)
     } else {
-        Arithmetic::cuda_cores(problem.block_size().min(32))
+        Arithmetic::cuda_cores(16)
     }
 }
 

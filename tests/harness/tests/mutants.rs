@@ -13,11 +13,13 @@ fn device(rewrites: &[Rewrite]) -> Device<EmulatorDriver> {
 }
 
 /// Problems small enough to try every mutant on, and large enough for each fault to show: 130 tokens are more than a
-/// chunk.
+/// chunk, five heads more than half of what a warp takes on the CUDA cores.
 fn problem(q_dtype: Dtype, kv_dtype: Dtype, fill: Fill) -> Attention {
-    let mut spec = Spec::decode(q_dtype, (4, 2), 72, &[1, 17, 0, 130]);
+    let mut spec = Spec::decode(q_dtype, (10, 2), 72, &[1, 17, 0, 130]);
     spec.kv_dtype = kv_dtype;
     spec.fill = fill;
+    // Block 0, where a kernel looks that has no block id, is one with NaN in 14 of its 16 slots.
+    spec.placement = 2;
     spec.build()
 }
 
@@ -37,80 +39,115 @@ const fn mma(from: &'static str, to: &'static str) -> Rewrite {
 }
 
 /// What is broken, and how.
-const DECODE_MUTANTS: [(&str, Rewrite); 14] = [
+const DECODE_MUTANTS: [(&str, Rewrite); 25] = [
+    ("a token past the end is scored", decode("selp.f32 %score0, %score0, 0fFF800000, %p;", "")),
     (
-        "the partial last block is not masked",
-        decode(
-            "min.u32 %tokens_left, %tokens_left, %block_size;",
-            "mov.u32 %tokens_left, %block_size;",
-        ),
+        "tokens past the end are loaded",
+        decode("setp.lt.s32 %p, %fill_row, %copy_tokens;", "setp.lt.s32 %p, %fill_row, 16;"),
     ),
     (
         "the newest key is dropped",
         decode(
-            "ld.global.nc.u32 %len, [%g_row];",
-            "ld.global.nc.u32 %len, [%g_row];\n    max.u32 %len, %len, 1;\n    sub.u32 %len, %len, 1;",
+            "sub.u32 %first_tokens, %len, %other;",
+            "sub.u32 %first_tokens, %len, %other;\n    sub.u32 %first_tokens, %first_tokens, 1;",
         ),
     ),
-    ("the accumulator is not rescaled", decode("mul.f32 %acc0, %acc0, %rescale;", "")),
     (
-        "the row sum is not rescaled",
+        "the first tile does not pass through the mask",
+        decode("mov.f32 %row_limit0, 0f7FC00000;", "mov.f32 %row_limit0, 0f7F7FFFFF;"),
+    ),
+    ("the accumulator is not rescaled", decode("mul.f32 %acc0, %acc0, %factor;", "")),
+    ("the row sum is not rescaled", decode("mul.f32 %row_sum0, %row_sum0, %row_factor0;", "")),
+    (
+        "a head is rescaled by another's factor",
         decode(
-            "fma.rn.f32 %row_sum, %row_sum, %rescale, %prob;",
-            "add.f32 %row_sum, %row_sum, %prob;",
+            "shfl.sync.idx.b32 %factor, %row_factor0, 1, 31,",
+            "shfl.sync.idx.b32 %factor, %row_factor1, 1, 31,",
         ),
     ),
     (
-        "the first block is skipped",
-        decode("mov.u32 %block_index, %warp;", "add.u32 %block_index, %warp, 1;"),
+        "a tile is skipped",
+        decode(
+            "sub.u32 %tiles_left, %tiles_left, 1;\n    setp.ne.u32 %p, %tiles_left, 0;",
+            "sub.u32 %tiles_left, %tiles_left, 1;\n    setp.gt.s32 %p, %tiles_left, 1;",
+        ),
     ),
     (
         "a block id is off by one",
         decode(
-            "ld.global.nc.u32 %block_id, [%g_entry];",
-            "ld.global.nc.u32 %block_id, [%g_entry];\n    add.u32 %block_id, %block_id, 1;",
+            "mul.lo.u32 %offsets, %next_id, %block_stride_8;",
+            "add.u32 %next_id, %next_id, 1;\n    mul.lo.u32 %offsets, %next_id, %block_stride_8;",
         ),
     ),
     (
-        "a row of the block table is not as wide as said",
-        decode("mul.wide.u32 %row_64, %seq, %table_width;", "mul.wide.u32 %row_64, %seq, 2;"),
+        "the third tile is read from the first one's block",
+        decode("sub.u32 %row_block, %row_block, %step_blocks;", ""),
     ),
     (
-        "heads read another group's keys",
-        decode(
-            "mad.lo.u32 %q_head, %kv_head, %group_size, %head_in_group;",
-            "mad.lo.u32 %q_head, %head_in_group, %num_kv_heads, %kv_head;",
-        ),
+        "the second tile is read from the first one's rows",
+        decode("shfl.sync.bfly.b32 %offsets, %offsets, 16, 31, 0xffffffff;", ""),
     ),
     (
         "the scale is off by 0.2 %",
         decode(
-            "ld.param.f32 %scale_log2, [params+76];",
-            "ld.param.f32 %scale_log2, [params+76];\n    mul.f32 %scale_log2, %scale_log2, 0f3F804189;",
+            "ld.param.f32 %score_scale, [params+160];",
+            "ld.param.f32 %score_scale, [params+160];\n    mul.f32 %score_scale, %score_scale, 0f3F804189;",
         ),
     ),
     (
-        "a warp's sum is not merged",
-        decode("fma.rn.f32 %all_sum, %part_sum, %factor1, %all_sum;", ""),
-    ),
-    (
-        "a warp's part is merged with another's factor",
+        "heads read another group's keys",
         decode(
-            "fma.rn.f32 %value, %part_acc, %factor1, %value;",
-            "fma.rn.f32 %value, %part_acc, %factor0, %value;",
+            "mad.lo.u32 %first_q_head, %kv_head, %group_size, %first_row;",
+            "sub.u32 %first_q_head, 1, %kv_head;\n    mad.lo.u32 %first_q_head, %first_q_head, %group_size, %first_row;",
         ),
     ),
-    ("lse lacks the maximum", decode("add.f32 %lse_value, %lse_value, %safe_max;", "")),
+    (
+        "a warp stops after four heads",
+        decode("setp.gt.s32 %p_above_4, %warp_rows, 4;", "setp.gt.s32 %p_above_4, %warp_rows, 5;"),
+    ),
+    (
+        "two lanes keep each other's scores",
+        decode(
+            "selp.f32 %keep, %sum1, %sum0, %p_odd_lane;",
+            "selp.f32 %keep, %sum0, %sum1, %p_odd_lane;",
+        ),
+    ),
+    (
+        "a token's probability is another's",
+        decode(
+            "st.shared.f32 [%s_prob_write+128], %prob1;",
+            "st.shared.f32 [%s_prob_write+128], %prob0;",
+        ),
+    ),
+    ("row sums leave out a token", decode("add.f32 %row_sum0, %row_sum0, %prob1;", "")),
+    ("copies are not awaited", decode("cp.async.wait_group 2;", "cp.async.wait_group 3;")),
+    (
+        "lanes do not wait for each other's copies",
+        decode("bar.sync 0;                                // every warp's rows of K", "//"),
+    ),
+    ("what is past head_dim is not cleared", decode("@%p bra $pad_cleared;", "bra $pad_cleared;")),
+    (
+        "a chunk's partial result is written to another's place",
+        decode(
+            "mul.wide.u32 %g_partial, %unit, %group_size;",
+            "mul.wide.u32 %g_partial, %chunk, %group_size;",
+        ),
+    ),
+    (
+        "a chunk's statistics are written to another's place",
+        decode(
+            "mad.lo.u32 %tmp, %warp, 8, %first_q_head;\n    mul.lo.u32 %tmp, %tmp, %chunks;\n    add.u32 %tmp, %tmp, %chunk;",
+            "mad.lo.u32 %tmp, %warp, 8, %first_q_head;\n    mul.lo.u32 %tmp, %tmp, %chunks;",
+        ),
+    ),
+    (
+        "no CTA thinks that it is the last",
+        decode("sub.u32 %last_arrival, %chunks, 1;", "mov.u32 %last_arrival, %chunks;"),
+    ),
+    ("lse lacks the maximum", decode("add.f32 %lse_value, %lse_value, %all_max;", "")),
     (
         "an empty row divides by its sum",
         decode("selp.f32 %inverse, 0f00000000, %inverse, %p_empty;", ""),
-    ),
-    (
-        "the last dims are not written",
-        decode(
-            "setp.ge.u32 %p_dims_done, %out_dim, %head_dim;",
-            "setp.ge.u32 %p_dims_done, %out_dim, 64;",
-        ),
     ),
 ];
 

@@ -1,0 +1,249 @@
+//! Decode from raw memory: pools, queries and outputs of any strides, and tables that nobody checked, on both kinds of
+//! kernels, against the safe layer's results bit for bit.
+
+use pagedptx::raw::{self, BAD_BLOCK_ID, BAD_SEQ_LEN, Decode, Pool, Rows, Table, Workspace};
+use pagedptx::{Buffer, Device, DeviceAddress, Dtype, Error, PoolShape, Result, Stream};
+use pagedptx_harness::draw::Spec;
+use pagedptx_harness::dtype;
+use pagedptx_harness::problem::{Attention, Tensor};
+use pagedptx_harness::{EmulatorDriver, runner};
+
+/// Types of queries and of the pool: two pairs for the CUDA cores, one for the tensor cores.
+const PAIRS: [(dtype::Dtype, dtype::Dtype); 3] = [
+    (dtype::Dtype::F32, dtype::Dtype::F32),
+    (dtype::Dtype::Bf16, dtype::Dtype::F32),
+    (dtype::Dtype::F16, dtype::Dtype::F16),
+];
+
+/// What no kernel reads or writes: gaps between rows.
+const GAP: u8 = 0xA5;
+
+fn of(dtype: dtype::Dtype) -> Dtype {
+    match dtype {
+        dtype::Dtype::F32 => Dtype::F32,
+        dtype::Dtype::F16 => Dtype::F16,
+        _ => Dtype::Bf16,
+    }
+}
+
+/// 1,000 tokens make 8 chunks, so that partial results are merged as well.
+fn problem((q_dtype, kv_dtype): (dtype::Dtype, dtype::Dtype)) -> Attention {
+    let mut spec = Spec::decode(q_dtype, (6, 2), 72, &[17, 0, 1_000]);
+    spec.kv_dtype = kv_dtype;
+    spec.build()
+}
+
+fn shape(problem: &Attention) -> PoolShape {
+    PoolShape {
+        num_blocks: problem.num_blocks(),
+        block_size: problem.block_size(),
+        num_kv_heads: problem.num_kv_heads(),
+        head_dim: problem.head_dim(),
+    }
+}
+
+/// Elements from one index of a dimension to the next, for all dimensions but the last.
+type Strides = [usize; 3];
+
+/// A tensor of three dimensions before the last, its rows moved to where strides put them.
+fn spread(tensor: &Tensor, strides: Strides) -> Vec<u8> {
+    let [a, b, c, row] = tensor.shape[..] else { panic!("four dimensions") };
+    let size = tensor.dtype.bytes();
+    let last = (a - 1) * strides[0] + (b - 1) * strides[1] + (c - 1) * strides[2] + row;
+    let mut bytes = vec![GAP; last * size];
+    for index in 0..a * b * c {
+        let at = index / (b * c) * strides[0] + index / c % b * strides[1] + index % c * strides[2];
+        bytes[at * size..][..row * size]
+            .copy_from_slice(&tensor.bytes[index * row * size..][..row * size]);
+    }
+    bytes
+}
+
+/// Queries or outputs as a tensor of four dimensions.
+fn with_sequences(tensor: &Tensor) -> Tensor {
+    Tensor { shape: [&[1], &tensor.shape[..]].concat(), ..tensor.clone() }
+}
+
+/// How a call lies in memory, in elements: block, token and head strides of the pool, token and head strides of queries and outputs.
+#[derive(Clone, Copy)]
+struct Layout {
+    pool: [usize; 3],
+    q: [usize; 2],
+    out: [usize; 2],
+}
+
+/// Runs a problem from raw memory; returns the bytes of `out`, gaps included, and the error word if one is wanted.
+fn run(problem: &Attention, layout: Layout, checked: bool) -> Result<(Vec<u8>, u32)> {
+    let device = Device::new(EmulatorDriver::default())?;
+    let stream = device.stream()?;
+    let [block, token, head] = layout.pool;
+    // The strides of a [block, slot, head] index; HND has a head's larger than a token's.
+    let k = upload(&stream, &spread(&problem.k_cache, [block, token, head]))?;
+    let v = upload(&stream, &spread(&problem.v_cache, [block, token, head]))?;
+    let q = upload(&stream, &spread(&with_sequences(&problem.q), [0, layout.q[0], layout.q[1]]))?;
+    let poison = Tensor { bytes: vec![GAP; problem.q.bytes.len()], ..problem.q.clone() };
+    let gaps = spread(&with_sequences(&poison), [0, layout.out[0], layout.out[1]]);
+    let out = upload(&stream, &gaps)?;
+    let ids: Vec<u32> = problem.block_table.iter().map(|id| id.cast_unsigned()).collect();
+    let lens: Vec<u32> =
+        problem.seq_lens.iter().map(|&len| u32::try_from(len).expect("short")).collect();
+    let (ids, lens) = (Buffer::from_slice(&stream, &ids)?, Buffer::from_slice(&stream, &lens)?);
+
+    let (q_dtype, kv_dtype) = (of(problem.q.dtype), of(problem.k_cache.dtype));
+    let (shape, num_q_heads) = (shape(problem), problem.num_q_heads());
+    let (max_seqs, max_blocks_per_seq) = (problem.num_seqs(), problem.max_blocks_per_seq);
+    let bytes =
+        raw::workspace_bytes(q_dtype, kv_dtype, shape, num_q_heads, max_seqs, max_blocks_per_seq)?;
+    let workspace = Buffer::<_, u8>::zeroed(&stream, bytes)?;
+    let word = Buffer::<_, u32>::zeroed(&stream, 1)?;
+    let rows = |address, dtype, [token, head]: [usize; 2]| Rows {
+        address,
+        dtype,
+        token_stride: token as u64,
+        head_stride: head as u64,
+    };
+    let args = Decode {
+        q: rows(q.address(), q_dtype, layout.q),
+        out: rows(out.address(), q_dtype, layout.out),
+        lse: None,
+        pool: Pool {
+            k: k.address(),
+            v: v.address(),
+            dtype: kv_dtype,
+            shape,
+            block_stride: block as u64,
+            token_stride: token as u64,
+            head_stride: head as u64,
+        },
+        table: Table {
+            block_table: ids.address(),
+            seq_lens: lens.address(),
+            num_seqs: max_seqs,
+            max_blocks_per_seq,
+        },
+        num_q_heads,
+        sm_scale: problem.sm_scale as f32,
+        workspace: Workspace { address: workspace.address(), max_seqs, max_blocks_per_seq },
+        error_word: checked.then(|| word.address()),
+    };
+    // SAFETY: all buffers are of this device and alive, of the sizes that the strides ask for, and no two of them
+    // overlap; what the tables hold is right or an error word is given; the workspace is new.
+    unsafe { raw::decode(&device, stream.raw(), &args)? };
+    Ok((out.to_vec()?, word.to_vec()?[0]))
+}
+
+fn upload<'s>(
+    stream: &'s Stream<EmulatorDriver>,
+    bytes: &[u8],
+) -> Result<Buffer<'s, EmulatorDriver, u8>> {
+    Buffer::from_slice(stream, bytes)
+}
+
+/// NHD without gaps, queries and outputs likewise.
+fn contiguous(problem: &Attention) -> Layout {
+    let PoolShape { block_size, num_kv_heads, head_dim, .. } = shape(problem);
+    let token = num_kv_heads * head_dim;
+    let rows = [problem.num_q_heads() * head_dim, head_dim];
+    Layout { pool: [block_size * token, token, head_dim], q: rows, out: rows }
+}
+
+fn safe(problem: &Attention) -> Tensor {
+    let device = Device::new(EmulatorDriver::default()).expect("the emulator is new enough");
+    runner::attend(&device, problem).unwrap_or_else(|failure| panic!("{failure}")).out
+}
+
+/// Whatever the order of heads and tokens in the pool and the gaps between rows, the results are those of a contiguous NHD
+/// pool, and nothing is written between the rows of the output.
+#[test]
+fn strides_change_no_bit() {
+    for pair in PAIRS {
+        let problem = problem(pair);
+        let expected = safe(&problem);
+        let PoolShape { block_size, num_kv_heads, head_dim, .. } = shape(&problem);
+        let nhd = contiguous(&problem);
+        let hnd = Pool::hnd(DeviceAddress::NULL, DeviceAddress::NULL, Dtype::F32, shape(&problem));
+        let hnd =
+            [hnd.block_stride, hnd.token_stride, hnd.head_stride].map(|stride| stride as usize);
+        let hnd = Layout { pool: hnd, ..nhd };
+        let token = (head_dim + 8) * num_kv_heads + 16;
+        let gaps = Layout {
+            pool: [token * block_size + 8, token, head_dim + 8],
+            q: [problem.num_q_heads() * (head_dim + 8) + 24, head_dim + 8],
+            out: [problem.num_q_heads() * (head_dim + 4) + 12, head_dim + 4],
+        };
+        for (name, layout) in [("NHD", nhd), ("HND", hnd), ("gaps", gaps)] {
+            let (out, word) = run(&problem, layout, false)
+                .unwrap_or_else(|error| panic!("{pair:?}, {name}: {error}"));
+            let [token, head] = layout.out;
+            let want = spread(&with_sequences(&expected), [0, token, head]);
+            assert!(out == want, "{pair:?}, {name}");
+            assert_eq!(word, 0);
+        }
+    }
+}
+
+/// Block ids and lengths out of range are reported, and leave the other sequences' results alone; no access leaves the pool
+/// or the table.
+#[test]
+fn tables_that_nobody_checked_are_clamped_and_reported() {
+    for pair in PAIRS {
+        let problem = problem(pair);
+        let expected = safe(&problem);
+        let width = problem.max_blocks_per_seq;
+        let row_bytes = expected.bytes.len() / problem.num_seqs();
+        let bad_id = |id| {
+            let mut bad = problem.clone();
+            bad.block_table[2 * width + 20] = id;
+            bad
+        };
+        let mut bad_len = problem.clone();
+        bad_len.seq_lens[1] = width * problem.block_size() + 1;
+        // The row is read up to its end, and what it holds there is as wild as a freed block's id.
+        let mut both = bad_len.clone();
+        both.block_table[2 * width] = -1;
+        for (name, bad, row, word) in [
+            ("one past the last id", bad_id(problem.num_blocks() as i32), 2, BAD_BLOCK_ID),
+            ("a negative id", bad_id(-1), 2, BAD_BLOCK_ID),
+            ("the largest id", bad_id(i32::MAX), 2, BAD_BLOCK_ID),
+            ("a length", bad_len, 1, BAD_SEQ_LEN),
+            ("both", both, 1, BAD_BLOCK_ID | BAD_SEQ_LEN),
+        ] {
+            let (out, got) = run(&bad, contiguous(&bad), true)
+                .unwrap_or_else(|error| panic!("{pair:?}, {name}: {error}"));
+            assert_eq!(got & word, word, "{pair:?}, {name}");
+            assert!(raw::check_error_word(got).is_err());
+            for seq in (0..problem.num_seqs()).filter(|&seq| seq != row) {
+                if name == "both" && seq == 2 {
+                    continue;
+                }
+                let rows = |bytes: &[u8]| bytes[seq * row_bytes..][..row_bytes].to_vec();
+                assert!(rows(&out) == rows(&expected.bytes), "{pair:?}, {name}, sequence {seq}");
+            }
+        }
+        let (out, word) = run(&problem, contiguous(&problem), true).expect("nothing is wrong");
+        assert_eq!(word, 0);
+        assert!(out == expected.bytes, "{pair:?}");
+    }
+}
+
+/// Strides and addresses that the kernels cannot take are errors that name them, whatever the types.
+#[test]
+fn strides_that_kernels_do_not_take_are_refused() {
+    for pair in PAIRS {
+        let problem = problem(pair);
+        let nhd = contiguous(&problem);
+        let refused = |layout| run(&problem, layout, false).map(|_| ());
+        let odd_pool = Layout { pool: [nhd.pool[0], nhd.pool[1] + 4, nhd.pool[2]], ..nhd };
+        let stride = nhd.pool[1] as u64 + 4;
+        assert_eq!(
+            refused(odd_pool),
+            Err(Error::Stride { what: "token stride of the pool", stride, unit: 8 })
+        );
+        let odd_out = Layout { out: [nhd.out[0], nhd.out[1] + 2], ..nhd };
+        let stride = nhd.out[1] as u64 + 2;
+        assert_eq!(
+            refused(odd_out),
+            Err(Error::Stride { what: "head stride of out", stride, unit: 4 })
+        );
+    }
+}
