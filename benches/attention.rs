@@ -168,7 +168,7 @@ fn count(
         other => return Err(format!("dtype {other} in shapes.json").into()),
     };
     let figures = match ptxas {
-        Some(path) => ptxas::figures(path, count.kernel)?,
+        Some(path) => ptxas::figures(path, count.kernel, count.threads)?,
         None => BTreeMap::new(),
     };
     Ok(Row {
@@ -193,7 +193,12 @@ fn count(
         shared_conflicts: count.shared_conflicts(),
         sections: if args.sections { count.sections() } else { Vec::new() },
         ideal_bytes: shape.kv_bytes(bytes),
-        kv_bytes_in_flight_per_sm: ptxas::bytes_in_flight(count.kernel, shape.head_dim, &figures),
+        kv_bytes_in_flight_per_sm: ptxas::bytes_in_flight(
+            count.kernel,
+            count.threads,
+            shape.head_dim,
+            &figures,
+        ),
         ptxas: figures,
         predicted_us: roofline::predict(shape.kv_bytes(bytes)),
         measured: None,

@@ -10,6 +10,8 @@ use ptx_emulator::Counters;
 /// A call on the emulator: its kernel and its counters.
 pub struct Count {
     pub kernel: &'static KernelSource,
+    /// Threads of a CTA.
+    pub threads: u32,
     pub counters: Counters,
     /// Tiles of 16 tokens times KV heads.
     tiles: u64,
@@ -26,7 +28,7 @@ pub fn count<T: RandomElement>(shape: &Shape) -> Result<Count> {
     Call::<_, T>::new(&stream, shape, 0)?.decode(&mut plan)?;
     let counters = device.driver().last_counters();
     let (tiles, kv_bytes) = (shape.tiles(), shape.kv_bytes(size_of::<T>()));
-    Ok(Count { kernel: plan.kernel(), counters, tiles, kv_bytes })
+    Ok(Count { kernel: plan.kernel(), threads: plan.threads(), counters, tiles, kv_bytes })
 }
 
 impl Count {

@@ -61,11 +61,11 @@ pub fn find() -> Option<PathBuf> {
 pub fn figures(
     ptxas: &Path,
     kernel: &KernelSource,
+    threads: u32,
 ) -> Result<BTreeMap<&'static str, Figures>, String> {
-    let KernelSource { ptx, threads, dynamic_shared_bytes, .. } = *kernel;
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let source = folder.path().join("kernel.ptx");
-    std::fs::write(&source, ptx).map_err(|error| error.to_string())?;
+    std::fs::write(&source, kernel.ptx).map_err(|error| error.to_string())?;
     let mut all = BTreeMap::new();
     for sm in &SMS {
         let output = Command::new(ptxas)
@@ -84,7 +84,7 @@ pub fn figures(
         let static_shared = number_before(&log, " bytes smem").unwrap_or(0);
         let spills = number_before(&log, " bytes spill stores").unwrap_or(0)
             + number_before(&log, " bytes spill loads").unwrap_or(0);
-        let shared_bytes = static_shared + dynamic_shared_bytes;
+        let shared_bytes = static_shared + kernel.shared_bytes(threads);
         all.insert(
             sm.target,
             Figures {
@@ -107,18 +107,27 @@ fn number_before(log: &str, unit: &str) -> Option<u32> {
 
 /// KV bytes that copies have in flight on an SM at every point of the steady loop, at least; `ptx/README.md`, "Bytes in
 /// flight", derives it. A `g8` or `g16` ring of a warp has its stages in the CTA's dynamic shared memory: 2 of them are in
-/// flight at the least. A wide CTA shares one ring, of which all stages but 2 are.
+/// flight at the least. A wide CTA shares one ring, of which all stages but 2 are; a CTA on the CUDA cores one, of which all tiles but 2 are, half
+/// a stage each.
 pub fn bytes_in_flight(
     kernel: &KernelSource,
+    threads: u32,
     head_dim: usize,
     figures: &BTreeMap<&'static str, Figures>,
 ) -> BTreeMap<&'static str, u32> {
     // A row of a stage has 16 bytes more than its elements.
-    let row_bytes = 2 * head_dim.next_multiple_of(32) as u32;
+    let elem_bytes = if kernel.entry.ends_with("f32") { 4 } else { 2 };
+    let row_bytes = elem_bytes * head_dim.next_multiple_of(32) as u32;
     let stage_bytes = 2 * 16 * row_bytes;
     let stages = kernel.dynamic_shared_bytes / (2 * 16 * (row_bytes + 16));
-    let warps = kernel.threads / 32;
-    let flying = if kernel.entry.ends_with("wide") { stages - 2 } else { 2 * warps };
+    let warps = threads / 32;
+    let flying = if kernel.entry.starts_with("decode_d") {
+        stages - 1
+    } else if kernel.entry.ends_with("wide") {
+        stages - 2
+    } else {
+        2 * warps
+    };
     let of = |figures: &Figures| figures.warps_per_sm / warps * flying * stage_bytes;
     figures.iter().map(|(target, figures)| (*target, of(figures))).collect()
 }
