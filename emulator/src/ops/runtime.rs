@@ -73,7 +73,7 @@ struct View<'m> {
 impl View<'_> {
     fn bytes<R: Resolve, const N: usize>(&self, address: u64) -> Result<[u8; N], Refused> {
         let refused = Refused { lane: self.lane, address, bytes: N as u64, access: Access::Load };
-        if address % N as u64 != 0 {
+        if !address.is_multiple_of(N as u64) {
             return Err(refused);
         }
         let (region, offset) =
