@@ -20,7 +20,7 @@ use crate::types::{DeviceAddress, Element};
 ///
 /// Queries and pools of one 16-bit type run on the tensor cores, other combinations on the CUDA cores.
 ///
-/// W1. The buffers hold the plan's [`Workspace`] for `max_seqs` sequences of `max_tokens` tokens, and
+/// W1. The buffers hold the plan's workspace for `max_seqs` sequences of `max_tokens` tokens, and
 /// `arrivals` is 0 between launches: it starts so, and each launch leaves it so.
 pub struct DecodePlan<'s, D: Driver, Q: Element, K: Element> {
     stream: &'s Stream<D>,
