@@ -354,8 +354,9 @@ fn cvt(f: &mut Form<'_, '_>) -> Lowered {
             from.name()
         )));
     }
-    // ptxas takes both directions between bf16 and f32 from sm_80 up.
-    if brain && f.body.sm < if [from, to].contains(&Type::F32) { 80 } else { 90 } {
+    // ptxas takes both directions between bf16 and f32 from sm_80 up, without `.ftz`.
+    let between = [from, to].contains(&Type::F32) && !f.has("ftz");
+    if brain && f.body.sm < if between { 80 } else { 90 } {
         return Err(f.fault("this conversion of bf16 needs sm_90"));
     }
     // Registers hold bf16 and f16 as bits of 16.
