@@ -358,7 +358,7 @@ mod tests {
         fails("mov.u32 %r1, 0x1ffffffff;", "does not fit");
         fails("@%q bra $x;", "`%q` is not declared");
         fails("bra $x;", "label `$x`");
-        fails("mov.u32 %r1, %ctaid.w;", "unknown special register");
+        fails("mov.u32 %r1, %ctaid.q;", "unknown special register");
         fails("ld.global.u32 %r1, [%r2+%r3];", "expected an integer");
         fails(".frob 3;", "unknown directive `.frob`");
         fails("call f;", "function `f` is not declared");

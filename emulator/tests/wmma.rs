@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::elements::{Numbers, decode, encode, pack, registers, unpack};
 use common::{Run, kernel};
 use ptx_emulator::FindingKind;
 
@@ -48,56 +49,6 @@ fn cases() -> Vec<Case> {
     list
 }
 
-/// Numbers that depend on the seed, from 0 up to a limit.
-struct Numbers(u32);
-
-impl Numbers {
-    fn below(&mut self, limit: u32) -> i64 {
-        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        i64::from((self.0 >> 16) % limit)
-    }
-}
-
-/// The bits of a small integer in a format.
-fn encode(ty: &str, value: i64) -> u32 {
-    let single = (value as f32).to_bits();
-    match ty {
-        "f32" | "tf32" => single,
-        "bf16" => single >> 16,
-        "f16" if value == 0 => 0,
-        // Rebiased by hand; small integers are normal numbers with few digits.
-        "f16" => (single >> 31) << 15 | ((single >> 23 & 0xff) - 112) << 10 | single >> 13 & 0x3ff,
-        "s8" | "u8" => value as u8 as u32,
-        "s4" | "u4" => value as u32 & 15,
-        _ => value as u32,
-    }
-}
-
-fn decode(ty: &str, bits: u32) -> i64 {
-    match ty {
-        "f32" => f32::from_bits(bits) as i64,
-        "f16" if bits & 0x7fff == 0 => 0,
-        "f16" => f32::from_bits(
-            (bits >> 15) << 31 | ((bits >> 10 & 31) + 112) << 23 | (bits & 0x3ff) << 13,
-        ) as i64,
-        _ => i64::from(bits as i32),
-    }
-}
-
-/// Elements packed into words, the first into the lowest bits.
-fn pack(codes: &[u32], bits: usize) -> Vec<u32> {
-    let each = 32 / bits;
-    codes
-        .chunks(each)
-        .map(|c| c.iter().enumerate().fold(0, |w, (i, &x)| w | x << (i * bits)))
-        .collect()
-}
-
-fn unpack(words: &[u32], bits: usize) -> Vec<u32> {
-    let mask = if bits == 32 { u32::MAX } else { (1 << bits) - 1 };
-    words.iter().flat_map(|&w| (0..32 / bits).map(move |i| w >> (i * bits) & mask)).collect()
-}
-
 /// A matrix in memory, line by line, each line `pad` elements longer than it has to be.
 fn lines(
     rows: usize,
@@ -112,11 +63,6 @@ fn lines(
         .flat_map(|line| (0..length + pad).map(move |i| (line, i)))
         .map(|(l, i)| if i < length { place(l, i) } else { 0 })
         .collect()
-}
-
-fn registers(prefix: &str, first: usize, count: usize) -> String {
-    let names: Vec<_> = (first..first + count).map(|i| format!("{prefix}{i}")).collect();
-    format!("{{{}}}", names.join(", "))
 }
 
 fn check(case: &Case, a_column: bool, b_column: bool, d_column: bool, pad: usize) {

@@ -5,9 +5,14 @@
 
 use super::membermask::shown;
 use crate::counters::InstructionClass;
+use crate::exec::barrier::CLUSTER;
 use crate::exec::cta::{Cta, CtaStop};
 use crate::exec::warp::{State, Warp};
 use crate::finding::{FindingKind, Report};
+
+fn barrier_name(id: u32) -> String {
+    if id == CLUSTER { "the barrier of the cluster".into() } else { format!("barrier {id}") }
+}
 
 impl Cta<'_> {
     /// No warp can go on: either the round has to end, or the threads wait for ever.
@@ -50,8 +55,9 @@ impl Cta<'_> {
             State::Barrier { id, .. } => {
                 let (arrived, expected) = self.env.barriers.progress(id);
                 let message = format!(
-                    "barrier {id} waits for ever: {arrived} of {expected} threads have arrived, \
-                     and no other thread of the CTA can"
+                    "{} waits for ever: {arrived} of {expected} threads have arrived, \
+                     and no other thread of the CTA can",
+                    barrier_name(id)
                 );
                 (FindingKind::Barrier, message)
             }
@@ -71,7 +77,7 @@ impl Cta<'_> {
                     State::Meet { wanted } => {
                         format!("wait for lanes {}", shown(wanted & !group.mask))
                     }
-                    State::Barrier { id, .. } => format!("wait at barrier {id}"),
+                    State::Barrier { id, .. } => format!("wait at {}", barrier_name(id)),
                     State::Retry { .. } => "wait for an mbarrier".into(),
                     _ => "wait".into(),
                 };

@@ -1,9 +1,14 @@
-//! The sixteen barriers of a CTA.
+//! The sixteen barriers of a CTA, and that of its cluster, which has no other CTA.
 
 use super::lanes::Mask;
 
 /// Barriers of a CTA.
 pub(crate) const BARRIERS: usize = 16;
+
+/// The barrier of the cluster, after those.
+pub(crate) const CLUSTER: u32 = BARRIERS as u32;
+/// All of them.
+pub(crate) const OBJECTS: usize = BARRIERS + 1;
 
 /// What arriving at a barrier brought about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,12 +50,15 @@ struct Barrier {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Barriers {
     all: Vec<Barrier>,
+    /// Threads of the CTA that have exited; the cluster's barrier does not wait for them.
+    exited: u32,
 }
 
 impl Barriers {
     pub(crate) fn reset(&mut self) {
         self.all.clear();
-        self.all.resize(BARRIERS, Barrier::default());
+        self.all.resize(OBJECTS, Barrier::default());
+        self.exited = 0;
     }
 
     /// Lanes of a warp arrive at barrier `id`; they count for `arriving` of the `expected` threads.
@@ -61,7 +69,7 @@ impl Barriers {
         votes: Mask,
         (arriving, expected): (u32, u32),
     ) -> Arrival {
-        let barrier = &mut self.all[id as usize % BARRIERS];
+        let barrier = &mut self.all[id as usize % OBJECTS];
         if barrier.arrived > 0 && barrier.expected != expected {
             return Arrival::Misuse(format!(
                 "barrier {id} is waited for with {expected} threads here and with {} elsewhere",
@@ -88,19 +96,33 @@ impl Barriers {
         Arrival::Complete
     }
 
+    /// Threads arrive at the barrier of the cluster, or exit; whether that completes a phase.
+    pub(crate) fn arrive_in_cluster(&mut self, arriving: u32, exiting: u32, threads: u32) -> bool {
+        self.exited += exiting;
+        let barrier = &mut self.all[CLUSTER as usize];
+        barrier.arrived += arriving;
+        barrier.expected = threads - self.exited;
+        let complete = barrier.arrived > 0 && barrier.arrived >= barrier.expected;
+        if complete {
+            barrier.phase += 1;
+            barrier.arrived = 0;
+        }
+        complete
+    }
+
     /// Completed phases of a barrier.
     pub(crate) fn phase(&self, id: u32) -> u64 {
-        self.all[id as usize % BARRIERS].phase
+        self.all[id as usize % OBJECTS].phase
     }
 
     /// What the threads of a completed phase voted.
     pub(crate) fn result(&self, id: u32, phase: u64) -> Votes {
-        self.all[id as usize % BARRIERS].results[phase as usize % KEPT]
+        self.all[id as usize % OBJECTS].results[phase as usize % KEPT]
     }
 
     /// Threads that barrier `id` has and needs.
     pub(crate) fn progress(&self, id: u32) -> (u32, u32) {
-        let barrier = &self.all[id as usize % BARRIERS];
+        let barrier = &self.all[id as usize % OBJECTS];
         (barrier.arrived, barrier.expected)
     }
 }

@@ -15,6 +15,7 @@ use crate::memory::access::{
 use crate::memory::region::{ASYNC_PROXY, IN_FLIGHT, INIT, READ_ONLY, spread};
 
 use super::inst::Flow;
+use crate::ops::atomic::{self, Combine};
 
 /// Every address and size of a bulk copy is a multiple of this.
 pub(crate) const UNIT: u64 = 16;
@@ -49,6 +50,18 @@ pub(crate) struct Outgoing {
     group: Option<u64>,
     /// The bytes, once they have been read.
     data: Option<Vec<u8>>,
+    /// Whether the destination has them already, as that of a reduction does.
+    landed: bool,
+}
+
+/// A copy out of shared memory, as it is issued.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Issue {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) bytes: u32,
+    pub(crate) thread: Thread,
+    pub(crate) site: u32,
 }
 
 /// The bulk copies of a CTA.
@@ -146,42 +159,63 @@ impl Env<'_> {
     }
 
     /// Checks a copy out of shared memory and takes it on.
-    pub(crate) fn issue_outgoing(
-        &mut self,
-        from: u64,
-        to: u64,
-        bytes: u32,
-        thread: Thread,
-        site: u32,
-    ) -> Option<Flow> {
-        let lane = thread.1;
-        let refused = self
-            .check_units(lane, &[("source", from), ("destination", to)], bytes)
-            .or_else(|| self.check_range::<Shared>(lane, from, bytes, Access::Load))
-            .or_else(|| self.check_range::<Global>(lane, to, bytes, Access::Store))
-            .or_else(|| self.check_proxy(lane, from, bytes))
-            .or_else(|| self.check_issue(thread, site, (from, bytes), Access::Load));
+    pub(crate) fn issue_outgoing(&mut self, copy: Issue) -> Option<Flow> {
+        let refused = self.check_outgoing(copy, Access::Store);
         if refused.is_some() {
             return refused;
         }
+        let race = self.note_copy((copy.thread, copy.site), (copy.to, copy.bytes), true, None);
+        if race.is_none() {
+            self.take_outgoing(copy, false);
+        }
+        race
+    }
+
+    /// As [`Env::issue_outgoing`] for a copy that is added to what its destination holds: `combine` does that, element
+    /// by element. The destination changes at once, as other CTAs may add to it too.
+    pub(crate) fn issue_reduction(
+        &mut self,
+        copy: Issue,
+        element: u32,
+        combine: Combine,
+    ) -> Option<Flow> {
+        let refused = self.check_outgoing(copy, Access::Atomic);
+        if refused.is_some() {
+            return refused;
+        }
+        let memory = Memory { launch: self.launch, shared: &self.shared, local: None };
+        let found = Global::find(&memory, &mut { u32::MAX }, 0, copy.to, copy.bytes.into());
+        if let Some((region, to)) = found {
+            let from = (copy.from - self.shared.base) as usize;
+            for at in (0..copy.bytes as usize).step_by(element as usize) {
+                let size = element as usize;
+                let old = atomic::load(region, to + at, size);
+                let new = combine(old, atomic::load(&self.shared, from + at, size), 0);
+                atomic::store(region, to + at, size, new);
+            }
+        }
+        self.take_outgoing(copy, true);
+        None
+    }
+
+    fn check_outgoing(&mut self, copy: Issue, access: Access) -> Option<Flow> {
+        let Issue { from, to, bytes, thread, site } = copy;
+        let lane = thread.1;
+        self.check_units(lane, &[("source", from), ("destination", to)], bytes)
+            .or_else(|| self.check_range::<Shared>(lane, from, bytes, Access::Load))
+            .or_else(|| self.check_range::<Global>(lane, to, bytes, access))
+            .or_else(|| self.check_proxy(lane, from, bytes))
+            .or_else(|| self.check_issue(thread, site, (from, bytes), Access::Load))
+    }
+
+    fn take_outgoing(&mut self, copy: Issue, landed: bool) {
+        let Issue { from, to, bytes, thread, site } = copy;
         if self.launch.traffic {
             self.counters.global_stores.count_range(to, bytes.into());
         }
-        let race = self.note_copy((thread, site), (to, bytes), true, None);
-        if race.is_some() {
-            return race;
-        }
         self.shared.mark((from - self.shared.base) as usize, bytes as usize, READ_ONLY, 0);
-        self.bulk.outgoing.push(Outgoing {
-            from,
-            to,
-            bytes,
-            thread,
-            site,
-            group: None,
-            data: None,
-        });
-        None
+        let (group, data) = (None, None);
+        self.bulk.outgoing.push(Outgoing { from, to, bytes, thread, site, group, data, landed });
     }
 
     /// Notes what a copy accesses of global memory, at the clock of its thread or at one of the agent, and checks it.
@@ -380,6 +414,9 @@ impl Env<'_> {
 
     fn land_outgoing(&mut self, index: usize) {
         let copy = self.bulk.outgoing.remove(index);
+        if copy.landed {
+            return;
+        }
         let clock = self.order.as_ref().map(|order| (copy.thread.0, order.clock(copy.thread.0)));
         self.note_copy((copy.thread, copy.site), (copy.to, copy.bytes), true, clock);
         let memory = Memory { launch: self.launch, shared: &self.shared, local: None };

@@ -1,6 +1,6 @@
 //! Everything that a handler sees beside its own warp.
 
-use super::barrier::Barriers;
+use super::barrier::{Barriers, CLUSTER};
 use super::bulk::Bulk;
 use super::lanes::{Lanes, Mask};
 use super::mbarrier::Mbarriers;
@@ -119,6 +119,15 @@ impl Env<'_> {
     pub(crate) fn report(&mut self, report: Report) -> Flow {
         self.report.get_or_insert_with(|| Box::new(report));
         Flow::Fault
+    }
+
+    /// Threads arrive at the barrier of the cluster, or exit, so that nobody waits for them there.
+    pub(crate) fn arrive_in_cluster(&mut self, arriving: u32, exiting: u32) {
+        if self.barriers.arrive_in_cluster(arriving, exiting, self.launch.threads)
+            && let Some(order) = &mut self.order
+        {
+            order.completed(CLUSTER);
+        }
     }
 
     /// Tells the race check which phases of mbarriers have completed.

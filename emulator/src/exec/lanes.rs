@@ -35,7 +35,6 @@ pub(crate) struct Registers {
 pub(crate) trait Word: Copy + Default + 'static {
     fn read(regs: &Registers, slot: u32) -> &Lanes<Self>;
     fn slot(regs: &mut Registers, slot: u32) -> &mut Lanes<Self>;
-    fn to_u64(self) -> u64;
     fn from_u64(bits: u64) -> Self;
     /// `BITS` bits from `shift` on.
     fn bits_at<const BITS: u32>(self, shift: u32) -> u32;
@@ -51,10 +50,6 @@ impl Word for u32 {
     #[inline(always)]
     fn slot(regs: &mut Registers, slot: u32) -> &mut Lanes<u32> {
         &mut regs.words[slot as usize]
-    }
-    #[inline(always)]
-    fn to_u64(self) -> u64 {
-        self.into()
     }
     #[inline(always)]
     fn from_u64(bits: u64) -> u32 {
@@ -78,10 +73,6 @@ impl Word for u64 {
     #[inline(always)]
     fn slot(regs: &mut Registers, slot: u32) -> &mut Lanes<u64> {
         &mut regs.doubles[slot as usize]
-    }
-    #[inline(always)]
-    fn to_u64(self) -> u64 {
-        self
     }
     #[inline(always)]
     fn from_u64(bits: u64) -> u64 {

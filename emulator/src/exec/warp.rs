@@ -64,6 +64,10 @@ pub(crate) struct Warp {
     pub(crate) released: Mask,
     /// What the threads of the barrier that released them voted.
     pub(crate) votes: Votes,
+    /// Lanes that have arrived at the barrier of the cluster and have not waited there, and those of which the phase
+    /// that they arrived in has an odd number.
+    pub(crate) in_cluster: Mask,
+    pub(crate) odd_phase: Mask,
     /// Carry bit of each lane.
     pub(crate) carry: Mask,
     /// Instructions executed, weighted.
@@ -96,6 +100,8 @@ impl Warp {
             groups: Vec::new(),
             released: 0,
             votes: Votes::default(),
+            in_cluster: 0,
+            odd_phase: 0,
             carry: 0,
             steps: 0,
             clock_reads: 0,
@@ -128,6 +134,7 @@ impl Warp {
         self.steps = 0;
         self.clock_reads = 0;
         self.carry = 0;
+        self.in_cluster = 0;
         self.written.fill(0);
         self.copies.clear();
         if let Some(stack) = &mut self.stack {

@@ -246,26 +246,26 @@ impl<'s> Body<'s> {
         names: &[(&'s str, Option<u32>)],
         line: u32,
     ) -> Result<()> {
-        if ty.bits() > 64 {
-            return Err(Fault::new(
-                line,
-                format!("registers of type .{} are not supported", ty.name()),
-            ));
-        }
+        // 128 bits are two registers of 64, the lower one first.
+        let each = if ty == Type::B128 { 2 } else { 1 };
         for &(name, count) in names {
             let first = self.registers.len() as u32;
-            if first as usize + count.unwrap_or(1) as usize > MAX_CODE {
+            if first as usize + (count.unwrap_or(1) * each) as usize > MAX_CODE {
                 return Err(Fault::new(line, format!("more than {MAX_CODE} registers")));
             }
+            let named = |name: String| {
+                let upper = (each == 2)
+                    .then(|| Register { ty: Type::B64, name: format!("{name} (upper half)") });
+                std::iter::once(Register { ty, name }).chain(upper)
+            };
             let added = match count {
                 None => {
-                    self.registers.push(Register { ty, name: name.to_owned() });
+                    self.registers.extend(named(name.to_owned()));
                     self.scopes.add(name, Symbol::Register(first))
                 }
                 Some(count) => {
-                    let named = |i| Register { ty, name: format!("{name}{i}") };
-                    self.registers.extend((0..count).map(named));
-                    self.scopes.add_range(name, first, count)
+                    self.registers.extend((0..count).flat_map(|i| named(format!("{name}{i}"))));
+                    self.scopes.add_range(name, first, count, each)
                 }
             };
             if !added {
@@ -405,6 +405,13 @@ impl<'s> Body<'s> {
             return Err(Fault::new(
                 ins.line,
                 format!("this form of `{}` needs sm_{needs}, not sm_{has}", ins.opcode),
+            ));
+        }
+        let clusters = |m: &&&str| **m == "cluster" || m.ends_with("::cluster");
+        if let Some(modifier) = ins.modifiers.iter().find(clusters).filter(|_| self.sm < 90) {
+            return Err(Fault::new(
+                ins.line,
+                format!("`.{modifier}` needs sm_90, not sm_{}", self.sm),
             ));
         }
         let mut form = Form::new(self, ins);

@@ -12,7 +12,7 @@ use crate::ops::call::Copy;
 use crate::ops::control::Branch;
 use crate::ops::runtime;
 use crate::parse::ast::{Function, Instruction, Operand, Variable};
-use crate::types::{Class, Space};
+use crate::types::{Class, Space, Type};
 
 /// Calls inside calls that are lowered in place.
 const MAX_IN_PLACE: usize = 24;
@@ -215,6 +215,9 @@ impl<'s> Body<'s> {
         actual: &Operand<'s>,
     ) -> Result<Symbol> {
         let fault = |message: String| Fault::new(ins.line, message);
+        if formal.space == Space::Reg && formal.ty == Type::B128 {
+            return Err(fault("a register of 128 bits cannot be a parameter".into()));
+        }
         if formal.space == Space::Reg {
             self.registers.push(Register { ty: formal.ty, name: formal.name.to_owned() });
             return Ok(Symbol::Register(self.registers.len() as u32 - 1));

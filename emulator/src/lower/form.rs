@@ -193,7 +193,10 @@ impl<'f, 's> Form<'f, 's> {
     fn check_type(&self, index: u32, ty: Type, wide: bool) -> Result<()> {
         let register = &self.body.registers[index as usize];
         let have = register.ty;
-        let wider = wide && have.bits() >= ty.bits() && have != Type::Pred && ty != Type::Pred;
+        let wider = wide
+            && have.bits() >= ty.bits()
+            && ![have, ty].contains(&Type::Pred)
+            && have != Type::B128;
         if ty.accepts(have) || wider {
             return Ok(());
         }
@@ -249,11 +252,44 @@ impl<'f, 's> Form<'f, 's> {
         self.source(operand, ty, true)
     }
 
+    /// A destination of 128 bits: appends the slots of its halves, the lower one first, to [`Inst::list`].
+    pub(crate) fn dst_quad(&mut self) -> Result<()> {
+        let operand = self.take()?;
+        if *operand == Operand::Name("_") {
+            let sink = self.body.sink(Class::Double);
+            self.extend_list([sink, sink]);
+            return Ok(());
+        }
+        let index = self.register(operand, Type::B128, false)?;
+        self.writes.extend([index, index + 1]);
+        self.extend_list([index, index + 1].map(|i| self.body.slot(i)));
+        Ok(())
+    }
+
+    /// A source of 128 bits, as [`Form::dst_quad`].
+    pub(crate) fn src_quad(&mut self) -> Result<()> {
+        let operand = self.take()?;
+        let index = self.register(operand, Type::B128, false)?;
+        self.reads.extend([index, index + 1]);
+        self.extend_list([index, index + 1].map(|i| self.body.slot(i)));
+        Ok(())
+    }
+
+    fn extend_list(&mut self, slots: [u32; 2]) {
+        let mut list = std::mem::take(&mut self.inst.list).into_vec();
+        list.extend(slots);
+        self.inst.list = list.into_boxed_slice();
+    }
+
     /// A source predicate: its slot, and all ones if it is negated.
     pub(crate) fn src_pred(&mut self) -> Result<(u32, u32)> {
         let operand = self.take()?;
         let (name, flip) = match *operand {
             Operand::Not(name) => (name, u32::MAX),
+            // A launch without clusters.
+            Operand::Name("%is_explicit_cluster") if self.body.sm >= 90 => {
+                return Ok((0, u32::MAX));
+            }
             Operand::Name(name) => (name, 0),
             Operand::Int(value) => return Ok((0, if value != 0 { 0 } else { u32::MAX })),
             _ => return Err(self.fault("expected a predicate")),
@@ -313,8 +349,16 @@ impl<'f, 's> Form<'f, 's> {
     }
 
     fn special(&self, found: Found, name: &str, ty: Type) -> Result<(ConstantValue, Type)> {
+        let (needs, has) = (special::needs_sm(name), self.body.sm);
+        if needs > has {
+            return Err(self.fault(format!("`{name}` needs sm_{needs}, not sm_{has}")));
+        }
+        // The number of the grid was of 32 bits once, and may still be read as that.
+        let low = name == "%gridid" && ty.bits() == 32;
         match found {
-            Found::Fixed(special, have) if ty.bits() == have.bits() && ty.kind() != Kind::Float => {
+            Found::Fixed(special, have)
+                if (ty.bits() == have.bits() || low) && ty.kind() != Kind::Float =>
+            {
                 Ok((ConstantValue::Special(special), ty))
             }
             Found::Fixed(_, have) => Err(self.fault(format!(
@@ -341,7 +385,8 @@ impl<'f, 's> Form<'f, 's> {
         ty: Type,
     ) -> Result<(ConstantValue, Type)> {
         let Some(symbol) = self.body.find(name) else {
-            return Err(self.fault(format!("`{name}` is not declared")));
+            let why = special::refusal(name).unwrap_or("is not declared");
+            return Err(self.fault(format!("`{name}` {why}")));
         };
         self.address_type(name, ty)?;
         let value = match symbol {

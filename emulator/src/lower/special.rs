@@ -1,6 +1,7 @@
 //! Special registers (PTX ISA, "Special Registers").
 
 use super::kernel::Uniform;
+use crate::memory::FIRST_OFFSET;
 use crate::types::Type;
 
 /// Streaming multiprocessors that `%nsmid` tells of, as many as an H100 has.
@@ -23,6 +24,8 @@ pub(crate) enum Special {
     TotalSharedBytes,
     /// Half of the address of the memory that a cooperative launch gives to its grid: 0 the lower, 1 the upper.
     GridWorkspace(u32),
+    /// With what the system keeps for itself.
+    AggregateSharedBytes,
     Constant(u64),
 }
 
@@ -58,6 +61,10 @@ pub(crate) enum Found {
 pub(crate) fn find(name: &str, component: Option<&str>) -> Option<Found> {
     let fixed = |special| Some(Found::Fixed(special, Type::U32));
     if let Some(component) = component {
+        // The fourth element is unused and always zero.
+        if component == "w" && matches!(name, "%tid" | "%ntid" | "%ctaid" | "%nctaid") {
+            return fixed(Special::Constant(0));
+        }
         let axis = ["x", "y", "z"].iter().position(|c| *c == component)?;
         return match name {
             "%tid" => fixed(Special::Tid(axis)),
@@ -82,17 +89,42 @@ pub(crate) fn find(name: &str, component: Option<&str>) -> Option<Found> {
         "%lanemask_gt" => fixed(Special::LaneMask(LaneMask::Gt)),
         "%dynamic_smem_size" => fixed(Special::DynamicSharedBytes),
         "%total_smem_size" => fixed(Special::TotalSharedBytes),
+        "%aggr_smem_size" => fixed(Special::AggregateSharedBytes),
+        "%reserved_smem_offset_begin" => fixed(Special::Constant(0)),
+        "%reserved_smem_offset_end" | "%reserved_smem_offset_cap" => {
+            fixed(Special::Constant(FIRST_OFFSET))
+        }
         "%cluster_ctarank" => fixed(Special::Constant(0)),
         "%cluster_nctarank" => fixed(Special::Constant(1)),
         // The driver's own; CUDA C++ reads these two in `cooperative_groups::this_grid`.
         "%envreg1" => fixed(Special::GridWorkspace(1)),
         "%envreg2" => fixed(Special::GridWorkspace(0)),
+        "%current_graph_exec" => Some(Found::Fixed(Special::Constant(0), Type::U64)),
         "%gridid" => Some(Found::Fixed(Special::Constant(1), Type::U64)),
         "%clock" | "%globaltimer_lo" => Some(Found::Changing(Clock::Low, Type::U32)),
         "%clock_hi" | "%globaltimer_hi" => Some(Found::Changing(Clock::High, Type::U32)),
         "%clock64" | "%globaltimer" => Some(Found::Changing(Clock::Whole, Type::U64)),
         _ => None,
     }
+}
+
+/// The lowest architecture that has a special register, 0 for any.
+pub(crate) fn needs_sm(name: &str) -> u32 {
+    let clusters = ["%cluster", "%ncluster", "%is_explicit_cluster", "%aggr_smem_size"];
+    if clusters.iter().any(|prefix| name.starts_with(prefix)) { 90 } else { 0 }
+}
+
+/// Why a special register of the PTX ISA cannot be read here.
+pub(crate) fn refusal(name: &str) -> Option<&'static str> {
+    let rest = name.strip_prefix('%')?;
+    if rest.strip_prefix("pm").is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit())) {
+        return Some("counts events of a GPU, which there are none of here");
+    }
+    if rest.starts_with("envreg") {
+        return Some("holds what a driver puts there, and there is none here");
+    }
+    rest.starts_with("reserved_smem_offset_")
+        .then_some("tells of memory that the system keeps for itself, which is not modelled")
 }
 
 impl Special {
@@ -122,6 +154,7 @@ impl Special {
             Special::DynamicSharedBytes => launch.dynamic_shared_bytes,
             Special::TotalSharedBytes => launch.shared_bytes,
             Special::GridWorkspace(half) => (launch.grid_workspace >> (32 * half)) as u32,
+            Special::AggregateSharedBytes => launch.shared_bytes + FIRST_OFFSET as u32,
             Special::Constant(value) => return value,
         })
     }

@@ -43,6 +43,8 @@ pub(crate) enum Symbol {
 struct Range {
     first: u32,
     count: u32,
+    /// Registers that each name stands for: two for 128 bits.
+    each: u32,
 }
 
 /// One pair of braces.
@@ -102,9 +104,9 @@ impl<'s> Scopes<'s> {
         !names.contains_key(name) && names.insert(name, symbol).is_none()
     }
 
-    /// Adds `count` registers `name0`, `name1`, …; the first is number `first`.
-    pub(crate) fn add_range(&mut self, name: &'s str, first: u32, count: u32) -> bool {
-        self.innermost().ranges.insert(name, Range { first, count }).is_none()
+    /// Adds `count` names `name0`, `name1`, … of `each` registers; the first is number `first`.
+    pub(crate) fn add_range(&mut self, name: &'s str, first: u32, count: u32, each: u32) -> bool {
+        self.innermost().ranges.insert(name, Range { first, count, each }).is_none()
     }
 
     pub(crate) fn add_label(&mut self, name: &'s str, label: u32) -> bool {
@@ -136,7 +138,8 @@ impl<'s> Scopes<'s> {
                 let range = scope.ranges.get(prefix)?;
                 let canonical = index == "0" || !index.starts_with('0');
                 let index: u32 = index.parse().ok()?;
-                (canonical && index < range.count).then(|| Symbol::Register(range.first + index))
+                (canonical && index < range.count)
+                    .then(|| Symbol::Register(range.first + index * range.each))
             })
         })
     }
@@ -159,10 +162,12 @@ mod tests {
         let mut scopes = Scopes::new();
         assert!(scopes.add("global", Symbol::Register(9)));
         scopes.open_function();
-        assert!(scopes.add_range("%r", 100, 12));
+        assert!(scopes.add_range("%r", 100, 12, 1));
         assert_eq!(scopes.find("%r11"), Some(Symbol::Register(111)));
         assert_eq!(scopes.find("%r12"), None);
         assert_eq!(scopes.find("%r01"), None);
+        assert!(scopes.add_range("%q", 200, 4, 2));
+        assert_eq!(scopes.find("%q3"), Some(Symbol::Register(206)));
         scopes.open();
         assert!(scopes.add("%r3", Symbol::Register(7)));
         assert!(!scopes.add("%r3", Symbol::Register(8)));

@@ -13,7 +13,7 @@ use crate::counters::InstructionClass;
 use crate::error::Fault;
 use crate::ops::FAMILIES;
 use crate::parse::ast::Instruction;
-use crate::types::Type;
+use crate::types::{Space, Type};
 
 /// Lowers one instruction: takes the operands and sets the handler.
 pub(crate) type Lower = fn(&mut Form<'_, '_>) -> Result<(), Fault>;
@@ -97,7 +97,7 @@ fn take_apart(syntax: &'static str) -> (&'static str, Vec<Element>) {
 
 impl Pattern {
     /// The modifiers in the order of the row if they stand in another one that means the same: ptxas takes
-    /// many orders. Modifiers of which the row has several lists, types above all, keep theirs.
+    /// many orders. Types, state spaces and layouts keep theirs, as each belongs to an operand.
     fn in_order<'s>(&self, modifiers: &[&'s str]) -> Option<Vec<&'s str>> {
         let mut left = modifiers.to_vec();
         let mut ordered = Vec::with_capacity(left.len());
@@ -108,8 +108,13 @@ impl Pattern {
                 None => return None,
             }
         }
-        let types = |list: &[&str]| list.iter().filter_map(|m| Type::parse(m)).collect::<Vec<_>>();
-        (left.is_empty() && types(&ordered) == types(modifiers)).then_some(ordered)
+        let kept = KINDS.iter().all(|of_kind| {
+            let of = |list: &[&'s str]| -> Vec<&'s str> {
+                list.iter().copied().filter(|m| of_kind(m)).collect()
+            };
+            of(modifiers) == of(&ordered)
+        });
+        (left.is_empty() && kept).then_some(ordered)
     }
 
     /// How many modifiers match, and whether that is all of them and all that is required.
@@ -126,6 +131,11 @@ impl Pattern {
         (at, at == modifiers.len())
     }
 }
+
+/// Kinds of modifiers of which each says something of one operand, so that their order counts: types, state spaces,
+/// layouts.
+const KINDS: [fn(&str) -> bool; 3] =
+    [|m| Type::parse(m).is_some(), |m| Space::parse(m).is_some(), |m| matches!(m, "row" | "col")];
 
 /// The first row that an instruction matches, and its modifiers in the order of the row if they are in another.
 pub(crate) fn find<'s>(
@@ -172,19 +182,17 @@ mod tests {
     }
 
     #[test]
-    fn modifiers_in_another_order_are_understood_but_types_keep_theirs() {
-        let find = |opcode, modifiers: &[&'static str]| {
-            let modifiers = modifiers.to_vec();
+    fn types_spaces_and_layouts_keep_their_places() {
+        let finds = |opcode, modifiers: &str| {
+            let modifiers = modifiers.split(' ').collect();
             find(&Instruction { guard: None, opcode, modifiers, operands: Vec::new(), line: 1 })
-                .map(|(_, order)| order)
+                .is_ok()
         };
-        assert_eq!(find("fma", &["rn", "ftz", "f32"]).unwrap(), None);
-        assert_eq!(find("fma", &["ftz", "f32", "rn"]).unwrap(), Some(vec!["rn", "ftz", "f32"]));
-        let ldmatrix = ["sync", "aligned", "x4", "trans", "m8n8", "shared", "b16"];
-        assert_eq!(find("ldmatrix", &ldmatrix).unwrap().unwrap()[2], "m8n8");
-        assert_eq!(find("cvt", &["f16x2", "rn", "e4m3x2"]).unwrap().unwrap()[0], "rn");
-        // The types the other way round are another conversion, which does not exist.
-        assert!(find("cvt", &["rn", "f32", "f16x2"]).is_err());
+        assert!(finds("cp", "async ca shared global") && !finds("cp", "async ca global shared"));
+        assert!(finds("ld", "global v4 nc u32") && finds("barrier", "red aligned popc u32"));
+        assert!(!finds("cvt", "rna f32 tf32") && !finds("set", "eq b32 u32"));
+        assert!(!finds("mma", "sync aligned m16n8k16 col row f32 f16 f16 f32"));
+        assert!(!finds("cp", "async bulk shared::cta global bulk_group"));
     }
 
     #[test]

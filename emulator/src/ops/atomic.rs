@@ -7,121 +7,205 @@ use std::marker::PhantomData;
 
 use super::Lowered;
 use super::half::{Brain, Half};
-use super::memory::{Narrow, any_global, space};
+use super::memory::{any_global, space};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{LANES, Lanes, Mask, Value, Word, lanes};
+use crate::exec::lanes::{Mask, Value, flush, lanes};
 use crate::exec::warp::Warp;
 use crate::launch::Checks;
 use crate::lower::form::{ACQUIRES, Form, RELEASES, STRONG, WIDER};
 use crate::lower::table::{Row, row};
+use crate::memory::GLOBAL_BASE;
 use crate::memory::access::{
     Access, Generic, Global, Memory, Refused, Resolve, Shared, addresses, observe, permitted,
     refuse,
 };
-use crate::types::{Space, Type};
+use crate::memory::region::Region;
+use crate::types::{Class, Space, Type};
+
+/// The syntax of `atom` or `red` from the operation on.
+macro_rules! atom {
+    ($rest:literal) => {
+        concat!(
+            "atom[.relaxed|acquire|release|acq_rel][.cta|cluster|gpu|sys][.global|shared|shared::cta|shared::cluster]",
+            $rest
+        )
+    };
+}
+macro_rules! red {
+    ($rest:literal) => {
+        concat!(
+            "red[.relaxed|release][.cta|cluster|gpu|sys][.global|shared|shared::cta|shared::cluster]",
+            $rest
+        )
+    };
+}
+/// As [`atom!`] and [`red!`], for vectors, which go to global memory.
+macro_rules! atom_vector {
+    ($rest:literal) => {
+        concat!("atom[.relaxed|acquire|release|acq_rel][.cta|cluster|gpu|sys][.global]", $rest)
+    };
+}
+macro_rules! red_vector {
+    ($rest:literal) => {
+        concat!("red[.relaxed|release][.cta|cluster|gpu|sys][.global]", $rest)
+    };
+}
 
 pub(crate) const ROWS: &[Row] = &[
+    row(atom!(".and|or|xor|exch[.L2::cache_hint].b32|b64 d, [a], b[, policy]"), atom),
+    row(atom!(".exch[.L2::cache_hint].b128 d, [a], b[, policy]"), atom).from_sm(90),
+    row(atom!(".cas[.L2::cache_hint].b16|b32|b64 d, [a], b, c[, policy]"), atom),
+    row(atom!(".cas[.L2::cache_hint].b128 d, [a], b, c[, policy]"), atom).from_sm(90),
+    row(atom!(".add[.L2::cache_hint].u32|s32|u64|f32|f64 d, [a], b[, policy]"), atom),
+    row(atom!(".add.noftz[.L2::cache_hint].f16|f16x2 d, [a], b[, policy]"), atom),
+    row(atom!(".add.noftz[.L2::cache_hint].bf16|bf16x2 d, [a], b[, policy]"), atom).from_sm(90),
+    row(atom!(".inc|dec[.L2::cache_hint].u32 d, [a], b[, policy]"), atom),
+    row(atom!(".min|max[.L2::cache_hint].u32|s32|u64|s64 d, [a], b[, policy]"), atom),
+    row(red!(".and|or|xor[.L2::cache_hint].b32|b64 [a], b[, policy]"), atom),
+    row(red!(".add[.L2::cache_hint].u32|s32|u64|f32|f64 [a], b[, policy]"), atom),
+    row(red!(".add.noftz[.L2::cache_hint].f16|f16x2 [a], b[, policy]"), atom),
+    row(red!(".add.noftz[.L2::cache_hint].bf16|bf16x2 [a], b[, policy]"), atom).from_sm(90),
+    row(red!(".inc|dec[.L2::cache_hint].u32 [a], b[, policy]"), atom),
+    row(red!(".min|max[.L2::cache_hint].u32|s32|u64|s64 [a], b[, policy]"), atom),
+    row(atom_vector!(".add[.L2::cache_hint].v2|v4.f32 d, [a], b[, policy]"), atom).from_sm(90),
     row(
-        "atom[.relaxed|acquire|release|acq_rel][.cta|cluster|gpu|sys][.global|shared|shared::cta].and|or|xor[.L2::cache_hint].b32|b64 d, [a], b[, policy]",
+        atom_vector!(".add|min|max.noftz[.L2::cache_hint].v2|v4|v8.f16|bf16 d, [a], b[, policy]"),
         atom,
-    ),
+    )
+    .from_sm(90),
     row(
-        "atom[.relaxed|acquire|release|acq_rel][.cta|cluster|gpu|sys][.global|shared|shared::cta].exch[.L2::cache_hint].b32|b64 d, [a], b[, policy]",
+        atom_vector!(".add|min|max.noftz[.L2::cache_hint].v2|v4.f16x2|bf16x2 d, [a], b[, policy]"),
         atom,
-    ),
+    )
+    .from_sm(90),
+    row(red_vector!(".add[.L2::cache_hint].v2|v4.f32 [a], b[, policy]"), atom).from_sm(90),
     row(
-        "atom[.relaxed|acquire|release|acq_rel][.cta|cluster|gpu|sys][.global|shared|shared::cta].cas[.L2::cache_hint].b16|b32|b64 d, [a], b, c[, policy]",
+        red_vector!(".add|min|max.noftz[.L2::cache_hint].v2|v4|v8.f16|bf16 [a], b[, policy]"),
         atom,
-    ),
+    )
+    .from_sm(90),
     row(
-        "atom[.relaxed|acquire|release|acq_rel][.cta|cluster|gpu|sys][.global|shared|shared::cta].add[.L2::cache_hint].u32|s32|u64|f32|f64 d, [a], b[, policy]",
+        red_vector!(".add|min|max.noftz[.L2::cache_hint].v2|v4.f16x2|bf16x2 [a], b[, policy]"),
         atom,
-    ),
-    row(
-        "atom[.relaxed|acquire|release|acq_rel][.cta|cluster|gpu|sys][.global|shared|shared::cta].add.noftz[.L2::cache_hint].f16|f16x2|bf16|bf16x2 d, [a], b[, policy]",
-        atom,
-    ),
-    row(
-        "atom[.relaxed|acquire|release|acq_rel][.cta|cluster|gpu|sys][.global|shared|shared::cta].inc|dec[.L2::cache_hint].u32 d, [a], b[, policy]",
-        atom,
-    ),
-    row(
-        "atom[.relaxed|acquire|release|acq_rel][.cta|cluster|gpu|sys][.global|shared|shared::cta].min|max[.L2::cache_hint].u32|s32|u64|s64 d, [a], b[, policy]",
-        atom,
-    ),
-    row(
-        "red[.relaxed|release][.cta|cluster|gpu|sys][.global|shared|shared::cta].and|or|xor[.L2::cache_hint].b32|b64 [a], b[, policy]",
-        atom,
-    ),
-    row(
-        "red[.relaxed|release][.cta|cluster|gpu|sys][.global|shared|shared::cta].add[.L2::cache_hint].u32|s32|u64|f32|f64 [a], b[, policy]",
-        atom,
-    ),
-    row(
-        "red[.relaxed|release][.cta|cluster|gpu|sys][.global|shared|shared::cta].add.noftz[.L2::cache_hint].f16|f16x2|bf16|bf16x2 [a], b[, policy]",
-        atom,
-    ),
-    row(
-        "red[.relaxed|release][.cta|cluster|gpu|sys][.global|shared|shared::cta].inc|dec[.L2::cache_hint].u32 [a], b[, policy]",
-        atom,
-    ),
-    row(
-        "red[.relaxed|release][.cta|cluster|gpu|sys][.global|shared|shared::cta].min|max[.L2::cache_hint].u32|s32|u64|s64 [a], b[, policy]",
-        atom,
-    ),
+    )
+    .from_sm(90),
 ];
 
-/// What becomes of the old value; `c` is the second operand of `cas`.
-trait Combine<T>: 'static {
-    fn combine(old: T, b: T, c: T) -> T;
+/// What becomes of an element: its old bits, the operand's, and those of the second operand of `cas`.
+pub(crate) type Combine = fn(u64, u64, u64) -> u64;
+
+fn single(bits: u64) -> f32 {
+    f32::from_bits(bits as u32)
 }
 
-macro_rules! combine {
-    ($($name:ident for $($t:ty),* => |$old:ident, $b:ident, $c:ident| $body:expr;)*) => {$(
-        struct $name;
-        $(impl Combine<$t> for $name {
-            #[inline(always)]
-            fn combine($old: $t, $b: $t, $c: $t) -> $t {
-                $body
-            }
-        })*
-    )*};
+fn as_single(x: f32) -> u64 {
+    x.put().into()
 }
 
-combine! {
-    And for u32, u64 => |old, b, _c| old & b;
-    Or for u32, u64 => |old, b, _c| old | b;
-    Xor for u32, u64 => |old, b, _c| old ^ b;
-    Exch for u32, u64 => |_old, b, _c| b;
-    Cas for u16, u32, u64 => |old, b, c| if old == b { c } else { old };
-    AddInt for u32, u64 => |old, b, _c| old.wrapping_add(b);
-    AddFloat for f32, f64 => |old, b, _c| old + b;
-    Inc for u32 => |old, b, _c| if old >= b { 0 } else { old + 1 };
-    Dec for u32 => |old, b, _c| if old == 0 || old > b { b } else { old - 1 };
-    Min for u32, i32, u64, i64 => |old, b, _c| old.min(b);
-    Max for u32, i32, u64, i64 => |old, b, _c| old.max(b);
-    AddHalf for Half => |old, b, _c| Half(old.0 + b.0);
-    AddBrain for Brain => |old, b, _c| Brain(old.0 + b.0);
+/// Two halves of a word, each by itself.
+fn both(old: u64, b: u64, combine: Combine) -> u64 {
+    let half = |shift: u32| combine(old >> shift & 0xffff, b >> shift & 0xffff, 0) << shift;
+    half(0) | half(16)
 }
 
-/// Two halves in one word.
-struct Both<O, T>(PhantomData<(O, T)>);
+fn halves(old: u64, b: u64, combine: fn(f32, f32) -> f32) -> u64 {
+    Half(combine(Half::get(old as u32).0, Half::get(b as u32).0)).put().into()
+}
 
-impl<O: Combine<T>, T: Value<Word = u32>> Combine<u32> for Both<O, T> {
-    fn combine(old: u32, b: u32, _: u32) -> u32 {
-        let one = |shift: u32| {
-            let (old, b) = (T::get(old >> shift & 0xffff), T::get(b >> shift & 0xffff));
-            O::combine(old, b, b).put() << shift
-        };
-        one(0) | one(16)
+fn brains(old: u64, b: u64, combine: fn(f32, f32) -> f32) -> u64 {
+    Brain(combine(Brain::get(old as u32).0, Brain::get(b as u32).0)).put().into()
+}
+
+/// The smaller number; one that is NaN gives way (PTX ISA, "min").
+fn smaller(a: f32, b: f32) -> f32 {
+    match a == b {
+        true if a.is_sign_negative() => a,
+        true => b,
+        false => a.min(b),
     }
 }
 
-/// One operation on a cell `C` seen as `T`. The old value goes to [`Inst::d`]; the sink for `red`.
-struct Atomic<R, O, C, T>(PhantomData<(R, O, C, T)>);
+fn larger(a: f32, b: f32) -> f32 {
+    -smaller(-a, -b)
+}
 
-impl<R: Resolve, O: Combine<T>, C: Narrow + Into<u64>, T: Value> Exec for Atomic<R, O, C, T> {
+/// All operations, by name and type.
+const OPERATIONS: &[(&str, &[Type], Combine)] = {
+    use Type::*;
+    &[
+        ("and", &[B32, B64], |old, b, _| old & b),
+        ("or", &[B32, B64], |old, b, _| old | b),
+        ("xor", &[B32, B64], |old, b, _| old ^ b),
+        ("exch", &[B32, B64, B128], |_, b, _| b),
+        ("cas", &[B16, B32, B64, B128], |old, b, c| if old == b { c } else { old }),
+        ("add", &[U32, S32], |old, b, _| (old as u32).wrapping_add(b as u32).into()),
+        ("add", &[U64, S64], |old, b, _| old.wrapping_add(b)),
+        ("add", &[F32], |old, b, _| as_single(single(old) + single(b))),
+        // In global memory, f32 knows no subnormals; this follows the one above.
+        ("add.ftz", &[F32], |old, b, _| as_single(flush(flush(single(old)) + flush(single(b))))),
+        ("add", &[F64], |old, b, _| (f64::from_bits(old) + f64::from_bits(b)).to_bits()),
+        ("add", &[F16], |old, b, _| halves(old, b, |x, y| x + y)),
+        ("add", &[Bf16], |old, b, _| brains(old, b, |x, y| x + y)),
+        ("add", &[F16x2], |old, b, _| both(old, b, |x, y, _| halves(x, y, |x, y| x + y))),
+        ("add", &[Bf16x2], |old, b, _| both(old, b, |x, y, _| brains(x, y, |x, y| x + y))),
+        ("inc", &[U32], |old, b, _| if old >= b { 0 } else { old + 1 }),
+        ("dec", &[U32], |old, b, _| if old == 0 || old > b { b } else { old - 1 }),
+        ("min", &[U32, U64], |old, b, _| old.min(b)),
+        ("min", &[S32], |old, b, _| (old as i32).min(b as i32) as u32 as u64),
+        ("min", &[S64], |old, b, _| (old as i64).min(b as i64) as u64),
+        ("min", &[F16], |old, b, _| halves(old, b, smaller)),
+        ("min", &[Bf16], |old, b, _| brains(old, b, smaller)),
+        ("min", &[F16x2], |old, b, _| both(old, b, |x, y, _| halves(x, y, smaller))),
+        ("min", &[Bf16x2], |old, b, _| both(old, b, |x, y, _| brains(x, y, smaller))),
+        ("max", &[U32, U64], |old, b, _| old.max(b)),
+        ("max", &[S32], |old, b, _| (old as i32).max(b as i32) as u32 as u64),
+        ("max", &[S64], |old, b, _| (old as i64).max(b as i64) as u64),
+        ("max", &[F16], |old, b, _| halves(old, b, larger)),
+        ("max", &[Bf16], |old, b, _| brains(old, b, larger)),
+        ("max", &[F16x2], |old, b, _| both(old, b, |x, y, _| halves(x, y, larger))),
+        ("max", &[Bf16x2], |old, b, _| both(old, b, |x, y, _| brains(x, y, larger))),
+    ]
+};
+
+/// The number of the operation that an instruction names, among [`OPERATIONS`].
+pub(crate) fn operation(f: &Form<'_, '_>, ty: Type) -> Result<u32, crate::error::Fault> {
+    OPERATIONS
+        .iter()
+        .position(|(name, types, _)| f.has(name) && types.contains(&ty))
+        .map(|index| index as u32)
+        .ok_or_else(|| f.fault(format!("no such atomic operation on .{}", ty.name())))
+}
+
+/// The operation of a number; `global` tells where the element is.
+pub(crate) fn combine(operation: u32, global: bool) -> Combine {
+    let index = operation as usize % OPERATIONS.len();
+    let single = global && OPERATIONS[index].0 == "add" && OPERATIONS[index].1 == [Type::F32];
+    OPERATIONS[index + usize::from(single)].2
+}
+
+/// The element of `bytes` at an offset.
+pub(crate) fn load(region: &Region, offset: usize, bytes: usize) -> u64 {
+    match bytes {
+        2 => region.load::<u16>(offset).into(),
+        4 => region.load::<u32>(offset).into(),
+        _ => region.load::<u64>(offset),
+    }
+}
+
+pub(crate) fn store(region: &Region, offset: usize, bytes: usize, value: u64) {
+    match bytes {
+        2 => region.store(offset, value as u16),
+        4 => region.store(offset, value as u32),
+        _ => region.store(offset, value),
+    }
+}
+
+/// The operation number [`Inst::p`] on elements of [`Inst::m`] bytes. [`Inst::list`] holds the slots of what is
+/// returned, of the operand and of the second operand of `cas`, each [`Inst::d`] elements.
+struct Atomic<R>(PhantomData<R>);
+
+impl<R: Resolve> Exec for Atomic<R> {
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
         if env.must_defer()
             && R::SPACE != Space::Shared
@@ -131,56 +215,90 @@ impl<R: Resolve, O: Combine<T>, C: Narrow + Into<u64>, T: Value> Exec for Atomic
             return Flow::Defer;
         }
         let at = addresses(&warp.regs, inst);
-        let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
+        let (size, count) = (inst.m as usize, inst.d as usize);
+        let bytes = size * count;
+        let whole = is_whole(inst);
+        let class = if size == 8 { Class::Double } else { Class::Word };
         let checked = env.launch.checks.contains(Checks::MEMORY);
         let mut hint = env.hints[inst.site as usize];
-        let (b, c) = (*T::Word::read(&warp.regs, inst.b), *T::Word::read(&warp.regs, inst.c));
-        let mut out = Lanes::<T::Word>::default();
-        let mut failed = LANES;
         for lane in lanes(mask) {
             let address = at.0[lane];
-            let found = R::find(&memory, &mut hint, lane, address, C::BYTES as u64);
-            match found {
-                Some((region, offset))
-                    if address.is_multiple_of(C::BYTES as u64)
-                        && (!checked || permitted(region, offset, C::BYTES, Access::Atomic)) =>
-                {
-                    let old = T::Word::from_u64(region.load::<C>(offset).into());
-                    out.0[lane] = old;
-                    let new = O::combine(T::get(old), T::get(b.0[lane]), T::get(c.0[lane]));
-                    region.store(offset, C::narrow(new.put().to_u64()));
-                }
-                _ => {
-                    failed = lane;
-                    break;
-                }
+            let memory =
+                Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
+            let found = R::find(&memory, &mut hint, lane, address, bytes as u64);
+            let found = found.filter(|&(region, offset)| {
+                address.is_multiple_of(bytes as u64)
+                    && (!checked || permitted(region, offset, bytes, Access::Atomic))
+            });
+            let Some((region, offset)) = found else {
+                let refused =
+                    Refused { lane, address, bytes: bytes as u64, access: Access::Atomic };
+                return refuse::<R>(env, warp.local.as_ref(), refused);
+            };
+            let global = match R::SPACE {
+                Space::Generic => address >= GLOBAL_BASE,
+                space => space == Space::Global,
+            };
+            let combine = combine(inst.p, global);
+            let operand =
+                |part: usize, i: usize| warp.regs.lane(class, inst.list[part * count + i], lane);
+            let mut old = [0; 8];
+            let mut new = [0; 8];
+            for i in 0..count {
+                old[i] = load(region, offset + i * size, size);
+                new[i] = combine(old[i], operand(1, i), operand(2, i));
+            }
+            // 128 bits compare as one.
+            if whole && (0..count).any(|i| old[i] != operand(1, i)) {
+                new = old;
+            }
+            for i in 0..count {
+                store(region, offset + i * size, size, new[i]);
+                warp.regs.set_lane(class, inst.list[i], lane, old[i]);
             }
         }
-        if failed < LANES {
-            let (address, bytes) = (at.0[failed], C::BYTES as u64);
-            let refused = Refused { lane: failed, address, bytes, access: Access::Atomic };
-            return refuse::<R>(env, warp.local.as_ref(), refused);
-        }
         env.hints[inst.site as usize] = hint;
-        warp.regs.write(inst.d, mask, &out);
-        observe::<R>(env, (warp.index, inst), &at, mask, C::BYTES as u64, Access::Atomic)
+        observe::<R>(env, (warp.index, inst), &at, mask, bytes as u64, Access::Atomic)
     }
+}
+
+/// Whether the elements are the halves of one of 128 bits that is compared.
+fn is_whole(inst: &Inst) -> bool {
+    let (size, count) = (inst.m as usize, inst.d as usize);
+    size == 8 && count == 2 && OPERATIONS[inst.p as usize % OPERATIONS.len()].0 == "cas"
 }
 
 /// `atom` has a destination, `red` has none.
 fn atom(f: &mut Form<'_, '_>) -> Lowered {
     let (ty, space) = (f.ty(), space(f));
+    let vector = f.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]);
+    let quad = ty == Type::B128;
+    let count = if quad { 2 } else { vector.unwrap_or(1) };
+    let place = |f: &mut Form<'_, '_>, source: bool| match (quad, source) {
+        (true, true) => f.src_quad(),
+        (true, false) => f.dst_quad(),
+        (false, true) => f.src_list(ty, count, false).map(drop),
+        (false, false) => f.dst_list(ty, count, false).map(drop),
+    };
     if f.ins.opcode == "atom" {
-        f.inst.d = f.dst(ty)?;
+        place(f, false)?;
     } else {
-        f.inst.d = f.body.sink(ty.class());
+        f.inst.list = vec![f.body.sink(ty.class()); count].into_boxed_slice();
     }
     f.address(space)?;
-    f.inst.b = f.src(ty)?;
-    f.inst.c = if f.has("cas") { f.src(ty)? } else { f.inst.b };
+    place(f, true)?;
+    if f.has("cas") {
+        place(f, true)?;
+    } else {
+        let operands = f.inst.list[count..].to_vec();
+        f.inst.list = [&f.inst.list[..], &operands[..]].concat().into_boxed_slice();
+    }
     if f.has("L2::cache_hint") {
         f.src(Type::B64)?;
     }
+    f.inst.p = operation(f, ty)?;
+    f.inst.m = ty.bytes().min(8);
+    f.inst.d = count as u32;
     // Within a CTA the order of its warps is the order of all; a cluster is one CTA here.
     for (flag, set) in [
         (STRONG, true),
@@ -191,48 +309,9 @@ fn atom(f: &mut Form<'_, '_>) -> Lowered {
         f.inst.aux |= if set { flag } else { 0 };
     }
     match space {
-        Space::Global => operation::<Global>(f, ty),
-        Space::Shared => operation::<Shared>(f, ty),
-        _ => operation::<Generic>(f, ty),
-    }
-}
-
-fn operation<R: Resolve>(f: &mut Form<'_, '_>, ty: Type) -> Lowered {
-    use Type::*;
-    let name = ["and", "or", "xor", "exch", "cas", "add", "inc", "dec", "min", "max"]
-        .into_iter()
-        .find(|n| f.has(n));
-    match (name.unwrap_or(""), ty) {
-        ("and", B32) => f.run::<Atomic<R, And, u32, u32>>(),
-        ("and", _) => f.run::<Atomic<R, And, u64, u64>>(),
-        ("or", B32) => f.run::<Atomic<R, Or, u32, u32>>(),
-        ("or", _) => f.run::<Atomic<R, Or, u64, u64>>(),
-        ("xor", B32) => f.run::<Atomic<R, Xor, u32, u32>>(),
-        ("xor", _) => f.run::<Atomic<R, Xor, u64, u64>>(),
-        ("exch", B32) => f.run::<Atomic<R, Exch, u32, u32>>(),
-        ("exch", _) => f.run::<Atomic<R, Exch, u64, u64>>(),
-        ("cas", B16) => f.run::<Atomic<R, Cas, u16, u16>>(),
-        ("cas", B32) => f.run::<Atomic<R, Cas, u32, u32>>(),
-        ("cas", _) => f.run::<Atomic<R, Cas, u64, u64>>(),
-        ("add", U32 | S32) => f.run::<Atomic<R, AddInt, u32, u32>>(),
-        ("add", U64) => f.run::<Atomic<R, AddInt, u64, u64>>(),
-        ("add", F32) => f.run::<Atomic<R, AddFloat, u32, f32>>(),
-        ("add", F64) => f.run::<Atomic<R, AddFloat, u64, f64>>(),
-        ("add", F16) => f.run::<Atomic<R, AddHalf, u16, Half>>(),
-        ("add", Bf16) => f.run::<Atomic<R, AddBrain, u16, Brain>>(),
-        ("add", F16x2) => f.run::<Atomic<R, Both<AddHalf, Half>, u32, u32>>(),
-        ("add", Bf16x2) => f.run::<Atomic<R, Both<AddBrain, Brain>, u32, u32>>(),
-        ("inc", _) => f.run::<Atomic<R, Inc, u32, u32>>(),
-        ("dec", _) => f.run::<Atomic<R, Dec, u32, u32>>(),
-        ("min", U32) => f.run::<Atomic<R, Min, u32, u32>>(),
-        ("min", S32) => f.run::<Atomic<R, Min, u32, i32>>(),
-        ("min", U64) => f.run::<Atomic<R, Min, u64, u64>>(),
-        ("min", _) => f.run::<Atomic<R, Min, u64, i64>>(),
-        ("max", U32) => f.run::<Atomic<R, Max, u32, u32>>(),
-        ("max", S32) => f.run::<Atomic<R, Max, u32, i32>>(),
-        ("max", U64) => f.run::<Atomic<R, Max, u64, u64>>(),
-        ("max", _) => f.run::<Atomic<R, Max, u64, i64>>(),
-        _ => Err(f.fault(format!("no such atomic operation on .{}", ty.name()))),
+        Space::Global => f.run::<Atomic<Global>>(),
+        Space::Shared => f.run::<Atomic<Shared>>(),
+        _ => f.run::<Atomic<Generic>>(),
     }
 }
 

@@ -2,15 +2,17 @@
 //!
 //! A CTA is a cluster of its own here, so that `.shared::cluster` is its own shared memory.
 
+use super::atomic::{combine, operation};
 use super::{Lowered, Nothing};
-use crate::exec::bulk::{Incoming, UNIT};
+use crate::exec::bulk::{Incoming, Issue, UNIT};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{Mask, Registers, lanes};
+use crate::exec::lanes::{Lanes, Mask, Registers, lanes};
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
-use crate::lower::form::Form;
+use crate::lower::form::{Form, STRONG, WIDER};
 use crate::lower::table::{Row, row};
+use crate::memory::access::{Access, Global, check_races};
 use crate::types::{Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
@@ -25,6 +27,11 @@ pub(crate) const ROWS: &[Row] = &[
     )
     .from_sm(90),
     row("cp.async.bulk.global.shared::cta.bulk_group[.L2::cache_hint] [dst], [src], size, policy", outgoing).from_sm(90),
+    row("cp.reduce.async.bulk.global.shared::cta.bulk_group[.L2::cache_hint].add.u32|s32|u64|f32|f64 [dst], [src], size, policy", reduction).from_sm(90),
+    row("cp.reduce.async.bulk.global.shared::cta.bulk_group[.L2::cache_hint].add.noftz.f16|bf16 [dst], [src], size, policy", reduction).from_sm(90),
+    row("cp.reduce.async.bulk.global.shared::cta.bulk_group[.L2::cache_hint].min|max.u32|s32|u64|s64|f16|bf16 [dst], [src], size, policy", reduction).from_sm(90),
+    row("cp.reduce.async.bulk.global.shared::cta.bulk_group[.L2::cache_hint].inc|dec.u32 [dst], [src], size, policy", reduction).from_sm(90),
+    row("cp.reduce.async.bulk.global.shared::cta.bulk_group[.L2::cache_hint].and|or|xor.b32|b64 [dst], [src], size, policy", reduction).from_sm(90),
     row("cp.async.bulk.prefetch.L2.global[.L2::cache_hint] [src], size, policy", prefetch).from_sm(90),
     row("cp.async.bulk.commit_group", commit).from_sm(90),
     row("cp.async.bulk.wait_group[.read] n", wait).from_sm(90),
@@ -119,8 +126,53 @@ impl Exec for CopyOut {
             let (to, from) =
                 (address_of(&warp.regs, inst, 0, lane), address_of(&warp.regs, inst, 1, lane));
             let bytes = warp.regs.words[inst.c as usize].0[lane];
-            if let Some(flow) = env.issue_outgoing(from, to, bytes, (warp.index, lane), inst.site) {
+            let (thread, site) = ((warp.index, lane), inst.site);
+            if let Some(flow) = env.issue_outgoing(Issue { from, to, bytes, thread, site }) {
                 return flow;
+            }
+        }
+        Flow::Next
+    }
+}
+
+fn reduction(f: &mut Form<'_, '_>) -> Lowered {
+    let ty = f.ty();
+    address(f, 0, Space::Global)?;
+    address(f, 1, Space::Shared)?;
+    f.inst.c = f.src(Type::U32)?;
+    policy(f)?;
+    f.inst.p = operation(f, ty)?;
+    f.inst.m = ty.bytes();
+    f.inst.aux |= STRONG | WIDER;
+    f.run::<Reduction>()
+}
+
+/// Starts a copy out of shared memory that is added, by the operation number [`Inst::p`], to what global memory holds
+/// in elements of [`Inst::m`] bytes. Each is a relaxed operation of its own for the whole GPU.
+struct Reduction;
+
+impl Exec for Reduction {
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if env.must_defer() {
+            return Flow::Defer;
+        }
+        for lane in lanes(mask) {
+            let (to, from) =
+                (address_of(&warp.regs, inst, 0, lane), address_of(&warp.regs, inst, 1, lane));
+            let bytes = warp.regs.words[inst.c as usize].0[lane];
+            let (thread, site) = ((warp.index, lane), inst.site);
+            let issue = Issue { from, to, bytes, thread, site };
+            if let Some(flow) = env.issue_reduction(issue, inst.m, combine(inst.p, true)) {
+                return flow;
+            }
+            let mut at = Lanes::default();
+            for offset in (0..u64::from(bytes)).step_by(inst.m as usize) {
+                at.0[lane] = to + offset;
+                let (place, size) = ((warp.index, inst), inst.m.into());
+                let flow = check_races::<Global>(env, place, &at, 1 << lane, size, Access::Atomic);
+                if flow != Flow::Next {
+                    return flow;
+                }
             }
         }
         Flow::Next

@@ -51,7 +51,7 @@ pub(crate) const ROWS: &[Row] = &[
         set,
     )
     .from_sm(90),
-    row(comparison!("set", float, "[.ftz].bf16.f32 d, a, b, c"), set).from_sm(90),
+    row(comparison!("set", float, ".bf16.f32 d, a, b, c"), set).from_sm(90),
     row(comparison!("set", float, ".u16|s16|u32|s32|bf16.bf16 d, a, b, c"), set).from_sm(90),
     row(comparison!("set", float, ".u32|s32|bf16x2.bf16x2 d, a, b, c"), set_pair).from_sm(90),
     row("selp.b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64 d, a, b, p", selp),

@@ -347,16 +347,15 @@ fn cvt(f: &mut Form<'_, '_>) -> Lowered {
         return Err(f.fault("`.ftz` goes with f32 only"));
     }
     let brain = [from, to].contains(&Type::Bf16);
-    if f.has("sat") && (to == Type::Bf16 || holds_all(to, from)) {
-        return Err(f.fault(format!(
-            "`.sat` has no effect on .{} from .{}",
-            to.name(),
-            from.name()
-        )));
+    if f.has("sat") && (brain || holds_all(to, from)) {
+        let (from, to) = (from.name(), to.name());
+        return Err(f.fault(format!("`.sat` does not go with .{to} from .{from}")));
     }
-    // ptxas takes both directions between bf16 and f32 from sm_80 up, without `.ftz`.
-    let between = [from, to].contains(&Type::F32) && !f.has("ftz");
-    if brain && f.body.sm < if between { 80 } else { 90 } {
+    if brain && from.bits().min(to.bits()) == 8 {
+        return Err(f.fault("no conversion between bf16 and integers of 8 bits"));
+    }
+    let between = [(Type::F32, Type::Bf16), (Type::Bf16, Type::F32)].contains(&(from, to));
+    if brain && f.body.sm < if between && !f.has("ftz") { 80 } else { 90 } {
         return Err(f.fault("this conversion of bf16 needs sm_90"));
     }
     // Registers hold bf16 and f16 as bits of 16.

@@ -20,31 +20,30 @@ use crate::tensor::layout;
 use crate::types::Type;
 
 pub(crate) const ROWS: &[Row] = &[
-    row("mma.sync.aligned.m16n8k8|m16n8k16.row.col.f32|f16.f16.f16.f32|f16 d, a, b, c", mma_float).from_sm(75),
-    row("mma.sync.aligned.m16n8k8|m16n8k16.row.col.f32.bf16.bf16.f32 d, a, b, c", mma_float).from_sm(80),
-    row("mma.sync.aligned.m16n8k4|m16n8k8.row.col.f32.tf32.tf32.f32 d, a, b, c", mma_float).from_sm(80),
-    row("mma.sync.aligned.m16n8k16|m16n8k32.row.col.f32|f16.e4m3|e5m2.e4m3|e5m2.f32|f16 d, a, b, c", mma_float)
-        .from_sm(89),
-    row("mma.sync.aligned.m8n8k16|m16n8k16|m16n8k32.row.col[.satfinite].s32.u8|s8.u8|s8.s32 d, a, b, c", mma_int)
+    row("mma.sync.aligned.m16n8k8|m16n8k16.row.col.f32|f16.f16.f16.f32|f16 d, a, b, c", mma_float)
         .from_sm(75),
-    row("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 d, a, b, c", mma_double).from_sm(80),
+    row("mma.sync.aligned.m16n8k8|m16n8k16.row.col.f32.bf16.bf16.f32 d, a, b, c", mma_float)
+        .from_sm(80),
+    row("mma.sync.aligned.m16n8k4|m16n8k8.row.col.f32.tf32.tf32.f32 d, a, b, c", mma_float)
+        .from_sm(80),
+    row(
+        "mma.sync.aligned.m16n8k16|m16n8k32.row.col.f32|f16.e4m3|e5m2.e4m3|e5m2.f32|f16 d, a, b, c",
+        mma_float,
+    )
+    .from_sm(89),
 ];
 
 /// Rows and k of a shape such as `m16n8k16`; n is always 8.
-fn shape(f: &Form<'_, '_>) -> (usize, usize) {
-    let known = [
-        ("m8n8k4", (8, 4)),
-        ("m8n8k16", (8, 16)),
-        ("m16n8k4", (16, 4)),
-        ("m16n8k8", (16, 8)),
-        ("m16n8k16", (16, 16)),
-        ("m16n8k32", (16, 32)),
-    ];
-    f.pick(&known).expect("the table's rows name these shapes only")
+pub(super) fn shape(f: &Form<'_, '_>) -> (usize, usize) {
+    let shape = f.ins.modifiers.iter().find_map(|m| {
+        let (rows, k) = m.strip_prefix('m')?.split_once("n8k")?;
+        Some((rows.parse().ok()?, k.parse().ok()?))
+    });
+    shape.expect("the table's rows name a shape")
 }
 
 /// Takes `d, a, b, c` into the instruction's list; `accumulator` and `operand` are register types.
-fn fragments(
+pub(super) fn fragments(
     f: &mut Form<'_, '_>,
     accumulator: Type,
     operand: Type,
@@ -369,108 +368,4 @@ fn fast<const K: usize, const F16: bool>(regs: &mut Registers, inst: &Inst) -> F
             .fold(c, |sum, (&a, &b)| (first.value(a) as f32).mul_add(second.value(b) as f32, sum));
         if F16 { half_from(sum) } else { sum.to_bits() }
     })
-}
-
-// ---- Integers
-
-fn mma_int(f: &mut Form<'_, '_>) -> Lowered {
-    let (rows, k) = shape(f);
-    let types = f.types();
-    fragments(f, Type::S32, Type::B32, [rows * k / 128, 8 * k / 128, rows * 8 / LANES])?;
-    let bits = [types[1] == Type::S8, types[2] == Type::S8, f.has("satfinite")];
-    f.inst.imm = bits.iter().enumerate().map(|(i, &bit)| i64::from(bit) << i).sum();
-    match (rows, k) {
-        (8, _) => f.run::<MmaInt<8, 16>>(),
-        (_, 16) => f.run::<MmaInt<16, 16>>(),
-        _ => f.run::<MmaInt<16, 32>>(),
-    }
-}
-
-/// `mMn8kK` of 8-bit integers; [`Inst::imm`] says which are signed and whether the sum saturates.
-struct MmaInt<const M: usize, const K: usize>;
-
-impl<const M: usize, const K: usize> Exec for MmaInt<M, K> {
-    #[inline(always)]
-    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
-        if let Some(flow) = expect_all(env, mask, "mma.sync.aligned") {
-            return flow;
-        }
-        let number = |byte: u32, signed: bool| {
-            if signed { i64::from(byte as u8 as i8) } else { i64::from(byte as u8) }
-        };
-        let accumulators = M * 8 / LANES;
-        let (first_b, first_c) =
-            (accumulators + M * K / 128, accumulators + M * K / 128 + 8 * K / 128);
-        let regs = &warp.regs;
-        let byte = |first: usize, lane: usize, index: usize| {
-            regs.words[inst.list[first + index / 4] as usize].0[lane] >> (8 * (index % 4)) & 0xff
-        };
-        let mut a = [[0_i64; K]; M];
-        let mut b = [[0_i64; K]; 8];
-        for lane in 0..LANES {
-            for index in 0..M * K / LANES {
-                let (row, column) = layout::a(lane, index, 8, M);
-                a[row][column] = number(byte(accumulators, lane, index), inst.imm & 1 != 0);
-            }
-            for index in 0..8 * K / LANES {
-                let (k, n) = layout::b(lane, index, 8);
-                b[n][k] = number(byte(first_b, lane, index), inst.imm & 2 != 0);
-            }
-        }
-        let mut out = [Lanes::<u32>::default(); 4];
-        for lane in 0..LANES {
-            for (element, out) in out.iter_mut().enumerate().take(accumulators) {
-                let (row, column) = layout::c(lane, element);
-                let c = regs.words[inst.list[first_c + element] as usize].0[lane] as i32;
-                let sum =
-                    a[row].iter().zip(&b[column]).fold(i64::from(c), |sum, (a, b)| sum + a * b);
-                let kept = if inst.imm & 4 != 0 {
-                    sum.clamp(i32::MIN.into(), i32::MAX.into())
-                } else {
-                    sum
-                };
-                out.0[lane] = kept as u32;
-            }
-        }
-        for (i, out) in out.iter().take(accumulators).enumerate() {
-            warp.regs.write(inst.list[i], ALL, out);
-        }
-        Flow::Next
-    }
-}
-
-// ---- Double precision
-
-fn mma_double(f: &mut Form<'_, '_>) -> Lowered {
-    fragments(f, Type::F64, Type::F64, [1, 1, 2])?;
-    f.run::<MmaDouble>()
-}
-
-/// `m8n8k4` in f64, a chain of fused multiply-adds.
-struct MmaDouble;
-
-impl Exec for MmaDouble {
-    #[inline(always)]
-    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
-        if let Some(flow) = expect_all(env, mask, "mma.sync.aligned") {
-            return flow;
-        }
-        let value = |index: usize, lane: usize| {
-            f64::from_bits(warp.regs.doubles[inst.list[index] as usize].0[lane])
-        };
-        let mut out = [Lanes::<u64>::default(); 2];
-        for lane in 0..LANES {
-            for (element, out) in out.iter_mut().enumerate() {
-                let (row, column) = layout::c(lane, element);
-                let sum = (0..4).fold(value(4 + element, lane), |sum, k| {
-                    value(2, 4 * row + k).mul_add(value(3, 4 * column + k), sum)
-                });
-                out.0[lane] = sum.to_bits();
-            }
-        }
-        for (i, out) in out.iter().enumerate() {
-            warp.regs.write(inst.list[i], ALL, out);
-        }
-        Flow::Next
-    }
 }

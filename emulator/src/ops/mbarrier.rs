@@ -26,16 +26,21 @@ pub(crate) const ROWS: &[Row] = &[
     row("mbarrier.inval[.shared|shared::cta].b64 [addr]", inval).from_sm(80),
     row("mbarrier.expect_tx|complete_tx[.relaxed][.cta|cluster][.shared|shared::cta|shared::cluster].b64 [addr], tx", transact)
         .from_sm(90),
-    row("mbarrier.arrive|arrive_drop[.shared|shared::cta].b64 state, [addr], count", arrive).from_sm(80),
     row("mbarrier.arrive|arrive_drop.noComplete[.release][.cta][.shared|shared::cta].b64 state, [addr], count", arrive)
         .from_sm(80),
     row(
-        "mbarrier.arrive|arrive_drop[.expect_tx][.release|relaxed][.cta|cluster][.shared|shared::cta|shared::cluster].b64 state, [addr], count",
+        "mbarrier.arrive|arrive_drop[.release|relaxed][.cta|cluster][.shared|shared::cta|shared::cluster].b64 state, [addr], count",
+        arrive,
+    )
+    .from_sm(80),
+    row(
+        "mbarrier.arrive|arrive_drop.expect_tx[.release|relaxed][.cta|cluster][.shared|shared::cta|shared::cluster].b64 state, [addr], count",
         arrive,
     )
     .from_sm(90),
-    row("mbarrier.test_wait[.parity][.shared|shared::cta].b64 p, [addr], state", wait).from_sm(80),
-    row("mbarrier.test_wait|try_wait[.parity][.acquire|relaxed][.cta|cluster][.shared|shared::cta].b64 p, [addr], state, hint", wait)
+    row("mbarrier.test_wait[.parity][.acquire|relaxed][.cta|cluster][.shared|shared::cta].b64 p, [addr], state", wait)
+        .from_sm(80),
+    row("mbarrier.try_wait[.parity][.acquire|relaxed][.cta|cluster][.shared|shared::cta].b64 p, [addr], state, hint", wait)
         .from_sm(90),
     row("mbarrier.pending_count.b64 count, state", pending_count).from_sm(80),
     row("cp.async.mbarrier.arrive[.noinc][.shared|shared::cta].b64 [addr]", copies_arrive).from_sm(80),
@@ -56,6 +61,19 @@ const COMPLETE_TX: u32 = 64;
 const RELEASE: u32 = 128;
 /// What was done before those who have arrived did comes before what the warp does next.
 const ACQUIRE: u32 = 256;
+
+/// Semantics come with a scope, and all but the default from sm_90 on.
+fn check_semantics(f: &Form<'_, '_>) -> Lowered {
+    let named = ["release", "acquire", "relaxed"].iter().any(|m| f.has(m));
+    let scoped = f.has("cta") || f.has("cluster");
+    if named != scoped {
+        return Err(f.fault("semantics and scope are named together or not at all"));
+    }
+    if f.has("relaxed") && f.body.sm < 90 {
+        return Err(f.fault("`.relaxed` needs sm_90"));
+    }
+    Ok(())
+}
 
 fn object(f: &mut Form<'_, '_>) -> Lowered {
     let shared = ["shared", "shared::cta", "shared::cluster"].iter().any(|name| f.has(name));
@@ -202,6 +220,7 @@ impl Exec for Inval {
 }
 
 fn transact(f: &mut Form<'_, '_>) -> Lowered {
+    check_semantics(f)?;
     object(f)?;
     f.inst.b = f.src(Type::U32)?;
     f.inst.m |= if f.has("complete_tx") { COMPLETE_TX } else { 0 };
@@ -224,9 +243,16 @@ impl Exec for Transact {
 }
 
 fn arrive(f: &mut Form<'_, '_>) -> Lowered {
+    check_semantics(f)?;
+    if f.has("shared::cluster") && f.peek() != Some(&Operand::Name("_")) {
+        return Err(f.fault("an arrival in the cluster returns no state: the destination is `_`"));
+    }
     f.inst.d = f.dst(Type::B64)?;
     object(f)?;
     let expect = f.has("expect_tx");
+    if f.peek().is_some() && !f.has("noComplete") && f.body.sm < 90 {
+        return Err(f.fault("a count without `.noComplete` needs sm_90"));
+    }
     f.inst.b = if expect || f.peek().is_some() {
         f.src(Type::U32)?
     } else {
@@ -297,6 +323,7 @@ impl Exec for CopiesArrive {
 }
 
 fn wait(f: &mut Form<'_, '_>) -> Lowered {
+    check_semantics(f)?;
     f.inst.d = f.dst(Type::Pred)?;
     object(f)?;
     let parity = f.has("parity");

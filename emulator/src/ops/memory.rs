@@ -18,19 +18,18 @@ use crate::memory::access::{
     Access, Generic, Global, Local, Memory, Param, Shared, addresses, check_races, count, observe,
     refuse,
 };
-use crate::memory::cells::Cell;
 use crate::memory::cells::spots::{Spots, Words};
 use crate::memory::{GLOBAL_BASE, WINDOW_BYTES, find};
 use crate::types::{Kind, Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
     row(
-        "ld[.weak|volatile|relaxed|acquire|mmio][.cta|cluster|gpu|sys][.const|global|local|param|param::entry|param::func|shared|shared::cta][.ca|cg|cs|lu|cv][.nc][.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate][.L2::evict_normal|L2::evict_first|L2::evict_last][.L2::cache_hint][.L2::64B|L2::128B|L2::256B][.v2|v4|v8].b8|b16|b32|b64|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 d, [a][, policy]",
+        "ld[.weak|volatile|relaxed|acquire|mmio][.cta|cluster|gpu|sys][.const|global|local|param|param::entry|param::func|shared|shared::cta|shared::cluster][.ca|cg|cs|lu|cv][.nc][.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate][.L2::evict_normal|L2::evict_first|L2::evict_last][.L2::cache_hint][.L2::64B|L2::128B|L2::256B][.v2|v4|v8].b8|b16|b32|b64|b128|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 d, [a][, policy]",
         ld,
     ),
     row("ldu[.global][.v2|v4].b8|b16|b32|b64|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 d, [a]", ld),
     row(
-        "st[.weak|volatile|relaxed|release|mmio][.cta|cluster|gpu|sys][.global|local|param|param::func|shared|shared::cta][.wb|cg|cs|wt][.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate][.L2::evict_normal|L2::evict_first|L2::evict_last][.L2::cache_hint][.v2|v4|v8].b8|b16|b32|b64|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 [a], b[, policy]",
+        "st[.weak|volatile|relaxed|release|mmio][.cta|cluster|gpu|sys][.global|local|param|param::func|shared|shared::cta|shared::cluster][.wb|cg|cs|wt][.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate][.L2::evict_normal|L2::evict_first|L2::evict_last][.L2::cache_hint][.v2|v4|v8].b8|b16|b32|b64|b128|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 [a], b[, policy]",
         st,
     ),
 ];
@@ -317,23 +316,6 @@ fn store_one_by_one<const BYTES: usize, const WORDS: usize>(
     }
 }
 
-/// The low bits of a register as a cell.
-pub(crate) trait Narrow: Cell {
-    fn narrow(bits: u64) -> Self;
-}
-
-macro_rules! narrow {
-    ($($t:ty),*) => {$(
-        impl Narrow for $t {
-            #[inline(always)]
-            fn narrow(bits: u64) -> $t {
-                bits as $t
-            }
-        }
-    )*};
-}
-narrow!(u8, u16, u32, u64);
-
 /// Whether a lane's generic address is not in shared or local memory.
 pub(crate) fn any_global(warp: &Warp, inst: &Inst, mask: Mask) -> bool {
     let at = addresses(&warp.regs, inst);
@@ -421,14 +403,31 @@ fn check_length(f: &Form<'_, '_>, ty: Type, count: usize) -> Lowered {
     if count == 8 && ty.bits() != 32 {
         return Err(f.fault("vectors of 8 have elements of 32 bits"));
     }
+    if ty == Type::B128 && count > 1 {
+        return Err(f.fault("a vector of .b128 is longer than any access"));
+    }
+    if ty == Type::B128 && f.body.sm < 70 {
+        return Err(f.fault("accesses of 128 bits need sm_70"));
+    }
     Ok(())
+}
+
+/// What is moved between memory and registers: 128 bits are two elements of 64.
+fn halved(ty: Type, count: usize) -> (Type, usize) {
+    if ty == Type::B128 { (Type::B64, 2) } else { (ty, count) }
 }
 
 fn ld(f: &mut Form<'_, '_>) -> Lowered {
     check_strength(f)?;
     let (ty, count, space) = (f.ty(), vector_length(f), space(f));
     check_length(f, ty, count)?;
-    let register = f.dst_list(ty, count, true)?.bits();
+    let register = if ty == Type::B128 {
+        f.dst_quad()?;
+        64
+    } else {
+        f.dst_list(ty, count, true)?.bits()
+    };
+    let (ty, count) = halved(ty, count);
     let place = f.address(space)?;
     policy_operand(f)?;
     let space = resolved(f, space, place)?;
@@ -443,7 +442,13 @@ fn st(f: &mut Form<'_, '_>) -> Lowered {
     if space == Space::Param && place != Place::CallParam {
         return Err(f.fault("the parameters of an entry cannot be written"));
     }
-    let register = f.src_list(ty, count, true)?.bits();
+    let register = if ty == Type::B128 {
+        f.src_quad()?;
+        64
+    } else {
+        f.src_list(ty, count, true)?.bits()
+    };
+    let (ty, count) = halved(ty, count);
     policy_operand(f)?;
     let space = resolved(f, space, place)?;
     run_access!(f, Store, ty, count, space, register)

@@ -20,6 +20,7 @@ pub(crate) mod bits;
 pub(crate) mod bulk;
 pub(crate) mod cache;
 pub(crate) mod call;
+pub(crate) mod cluster;
 pub(crate) mod compare;
 pub(crate) mod control;
 pub(crate) mod convert;
@@ -32,6 +33,9 @@ pub(crate) mod half;
 pub(crate) mod integer;
 pub(crate) mod ldmatrix;
 pub(crate) mod matrix;
+pub(crate) mod matrix_double;
+pub(crate) mod matrix_integer;
+pub(crate) mod matrix_quad;
 pub(crate) mod mbarrier;
 pub(crate) mod memory;
 pub(crate) mod mixed;
@@ -72,6 +76,9 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { class: InstructionClass::Atomic, rows: atomic::ROWS },
     Family { class: InstructionClass::Copy, rows: copy::ROWS },
     Family { class: InstructionClass::Matrix, rows: matrix::ROWS },
+    Family { class: InstructionClass::Matrix, rows: matrix_integer::ROWS },
+    Family { class: InstructionClass::Matrix, rows: matrix_double::ROWS },
+    Family { class: InstructionClass::Matrix, rows: matrix_quad::ROWS },
     Family { class: InstructionClass::Memory, rows: ldmatrix::ROWS },
     Family { class: InstructionClass::Warp, rows: shuffle::ROWS },
     Family { class: InstructionClass::Barrier, rows: barrier::ROWS },
@@ -81,6 +88,8 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { class: InstructionClass::Copy, rows: bulk::ROWS },
     Family { class: InstructionClass::Barrier, rows: bulk::FENCE_ROWS },
     Family { class: InstructionClass::Barrier, rows: mbarrier::ROWS },
+    Family { class: InstructionClass::Barrier, rows: cluster::ROWS },
+    Family { class: InstructionClass::Move, rows: cluster::MOVE_ROWS },
 ];
 
 /// What a lowering function gives back.

@@ -16,13 +16,15 @@ use crate::types::{Kind, Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
     row("mov.pred|b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64 d, a", mov),
+    row("mov.b128 d, a", mov_quad).from_sm(70),
     row("cvta[.to].const|global|local|shared|shared::cta|shared::cluster|param|param::entry.u32|u64 d, a", cvta),
     row("isspacep.const|global|local|shared|shared::cta|shared::cluster|param|param::entry p, a", isspacep),
     row("createpolicy.fractional.L2::evict_last|L2::evict_normal|L2::evict_first|L2::evict_unchanged[.L2::evict_first|L2::evict_unchanged].b64 d[, fraction]", policy).from_sm(80),
     row("createpolicy.cvt.L2.b64 d, a", policy_from).from_sm(80),
 ];
 
-struct Copy;
+/// The operand itself.
+pub(super) struct Copy;
 
 impl<T> Op1<T, T> for Copy {
     #[inline(always)]
@@ -93,6 +95,35 @@ fn read_clock(f: &mut Form<'_, '_>, clock: Clock, have: Type) -> Lowered {
         }
         Clock::Whole => f.run::<ReadClock<u64>>(),
     }
+}
+
+/// 128 bits between registers of 128 and pairs of 64: the first half of [`Inst::list`] from the second.
+struct MovQuad;
+
+impl Exec for MovQuad {
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
+        let halves = [2, 3].map(|i| warp.regs.doubles[inst.list[i] as usize]);
+        for (index, half) in halves.iter().enumerate() {
+            warp.regs.write(inst.list[index], mask, half);
+        }
+        Flow::Next
+    }
+}
+
+fn mov_quad(f: &mut Form<'_, '_>) -> Lowered {
+    match f.peek() {
+        Some(Operand::Vector(_)) => {
+            f.dst_list(Type::B64, 2, false)?;
+        }
+        _ => f.dst_quad()?,
+    }
+    match f.peek() {
+        Some(Operand::Vector(_)) => {
+            f.src_list(Type::B64, 2, false)?;
+        }
+        _ => f.src_quad()?,
+    }
+    f.run::<MovQuad>()
 }
 
 /// The type of one part of a packed value.

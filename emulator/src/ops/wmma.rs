@@ -7,7 +7,8 @@ use std::marker::PhantomData;
 
 use super::Lowered;
 use super::matrix::expect_all;
-use super::number::{half_from, half_value};
+use super::matrix_double::fused;
+use super::number::{Rounding, half_from, half_value};
 use crate::error::Fault;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
@@ -18,7 +19,8 @@ use crate::launch::MmaMode;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
-    Access, Generic, Global, Memory, Refused, Resolve, Shared, addresses, count, permitted, refuse,
+    Access, Generic, Global, Memory, Refused, Resolve, Shared, addresses, observe, permitted,
+    refuse,
 };
 use crate::tensor::dot::Model;
 use crate::tensor::format::Format;
@@ -54,7 +56,7 @@ pub(crate) const ROWS: &[Row] = &[
         .from_sm(72),
     row("wmma.mma.sync.aligned.row.col.m8n8k32.s32.u4|s4.u4|s4.s32[.satfinite] d, a, b, c", mma).from_sm(75),
     row("wmma.mma.xor|and.popc.sync.aligned.row.col.m8n8k128.s32.b1.b1.s32 d, a, b, c", mma).from_sm(75),
-    row("wmma.mma.sync.aligned.row|col.row|col.m8n8k4[.rn].f64.f64.f64.f64 d, a, b, c", mma).from_sm(80),
+    row("wmma.mma.sync.aligned.row|col.row|col.m8n8k4[.rn|rz|rm|rp].f64.f64.f64.f64 d, a, b, c", mma).from_sm(80),
 ];
 
 // ---- Lowering
@@ -202,6 +204,7 @@ fn product(f: &mut Form<'_, '_>, types: [Type; 4]) -> Lowered {
     f.inst.imm |= if f.has("satfinite") { SATURATE } else { 0 };
     f.inst.imm |= if f.has("and") { AND } else { 0 };
     f.inst.m = (shape.m | shape.n << 8 | shape.k << 16) as u32;
+    f.inst.aux = f.pick(&Rounding::NAMES).unwrap_or(Rounding::NearestEven).code();
     match d {
         Type::F64 => f.run::<MmaDouble>(),
         Type::S32 => f.run::<MmaInteger>(),
@@ -267,8 +270,8 @@ fn lines(
 }
 
 impl Lines {
-    /// Counts the traffic as if each lane moved an equal share in pieces of up to 16 bytes.
-    fn count<R: Resolve>(&self, env: &mut Env<'_>, access: Access) {
+    /// Observes the access as if each lane moved an equal share in pieces of up to 16 bytes.
+    fn observe<R: Resolve>(&self, env: &mut Env<'_>, place: (u32, &Inst), access: Access) -> Flow {
         let total = self.bytes * self.lines as u64;
         let piece = (total / LANES as u64).clamp(1, 16).min(self.bytes);
         let pieces = total / piece;
@@ -281,9 +284,13 @@ impl Lines {
             let addresses =
                 Lanes(std::array::from_fn(|lane| address(first + (lane as u64).min(here - 1))));
             let mask = if here == LANES as u64 { ALL } else { (1 << here) - 1 };
-            count::<R>(env, &addresses, mask, piece, access);
+            let flow = observe::<R>(env, place, &addresses, mask, piece, access);
+            if flow != Flow::Next {
+                return flow;
+            }
             first += here;
         }
+        Flow::Next
     }
 }
 
@@ -339,7 +346,10 @@ impl<R: Resolve + 'static> Exec for Load<R> {
                 region.data.read(offset, &mut line[at as usize..(at + bytes) as usize]);
             }
         }
-        lines.count::<R>(env, Access::Load);
+        let flow = lines.observe::<R>(env, (warp.index, inst), Access::Load);
+        if flow != Flow::Next {
+            return flow;
+        }
         let value = |lane: usize, index: usize| {
             let (row, column) = fragment.place(lane, index);
             let (line, at) = if columns_first { (column, row) } else { (row, column) };
@@ -407,8 +417,7 @@ impl<R: Resolve + 'static> Exec for Store<R> {
                 region.mark_written(offset, bytes as usize);
             }
         }
-        lines.count::<R>(env, Access::Store);
-        Flow::Next
+        lines.observe::<R>(env, (warp.index, inst), Access::Store)
     }
 }
 
@@ -588,9 +597,10 @@ impl Exec for MmaDouble {
         if let Some(flow) = expect_all(env, mask, "wmma.mma") {
             return flow;
         }
+        let rounding = Rounding::from_code(inst.aux);
         multiply(warp, inst, env, types(inst), |a, b, c| {
             let step = |sum: f64, (&a, &b): (&u64, &u64)| {
-                f64::from_bits(a).mul_add(f64::from_bits(b), sum)
+                fused(f64::from_bits(a), f64::from_bits(b), sum, rounding)
             };
             a.iter().zip(b).fold(f64::from_bits(c), step).to_bits()
         })

@@ -128,6 +128,8 @@ pub(crate) enum Operand<'s> {
     Vector(Vec<Operand<'s>>),
     /// `[base+offset]`
     Address(Base<'s>, i64),
+    /// `[map, {x, y}]`: coordinates in a tensor.
+    Coordinates,
     /// `(a, b)` of a call.
     Group(Vec<Operand<'s>>),
 }

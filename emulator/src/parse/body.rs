@@ -268,6 +268,15 @@ fn address<'s>(cursor: &mut Cursor<'s>) -> Result<Operand<'s>, Fault> {
     } else {
         Operand::Address(Base::Absolute, cursor.signed()?)
     };
+    if cursor.eat(',') {
+        operand(cursor)?;
+        cursor.expect(']')?;
+        return Ok(Operand::Coordinates);
+    }
     cursor.expect(']')?;
+    // A promise of the program: an address of memory that all devices share.
+    if cursor.peek() == Token::Dot("unified") {
+        cursor.next();
+    }
     Ok(result)
 }

@@ -5,8 +5,12 @@
 //! many products one step takes. Sources: M. Fasi, N. J. Higham, M. Mikaitis, S. Pranesh, "Numerical behavior of NVIDIA
 //! tensor cores" (2021); F. A. Khattak, M. Mikaitis, arXiv 2512.07004; P. Xie et al., arXiv 2511.10909. Alignment is
 //! by the sum of the factors' exponents, not by the product's own.
+//!
+//! Hopper and data-center Blackwell have no fp8 unit that `mma.sync` reaches: ptxas makes of it two products of f16, whose
+//! sum is added to the accumulator at the end (`cuobjdump -sass` shows it). Ada and desktop Blackwell have one.
 
 use super::format::{Format, Parts};
+use crate::ops::number::{Eight, eight_value, half_from, half_value};
 
 /// Arithmetic of one family of instructions on one architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +21,13 @@ pub struct Model {
     pub fraction_bits: u32,
     /// Fraction bits of an f32 result.
     pub result_bits: u32,
+    /// Smallest exponent that terms are aligned to, for a result of f32 and of f16.
+    pub min_exponents: (i32, i32),
+    /// Whether operands of 8 bits become f16, and are summed without the accumulator.
+    pub widened: bool,
 }
 
-/// Smallest exponent that terms are aligned to.
-const MIN_EXPONENT: i32 = -132;
+const HALVES: (Format, Format) = (Format::F16, Format::F16);
 
 /// A canonical NaN, which every invalid sum gives.
 const NAN: u32 = 0x7FFF_FFFF;
@@ -28,23 +35,43 @@ const NAN: u32 = 0x7FFF_FFFF;
 impl Model {
     /// The model for operands of `format` on compute capability `major.minor`.
     pub const fn of(format: Format, major: u32, minor: u32) -> Self {
-        let hopper_or_later = major >= 9;
-        match format {
-            // Ada sums fp8 with 13 bits in and out; Hopper's and Blackwell's mma.sync run on the 16-bit units.
-            Format::E4m3 | Format::E5m2 if major == 8 && minor == 9 => {
-                Self { step: 16, fraction_bits: 13, result_bits: 13 }
-            }
-            Format::E4m3 | Format::E5m2 => Self { step: 32, fraction_bits: 25, result_bits: 23 },
-            Format::Tf32 if hopper_or_later => Self { step: 8, fraction_bits: 25, result_bits: 23 },
-            Format::Tf32 => Self { step: 4, fraction_bits: 24, result_bits: 23 },
-            _ if hopper_or_later => Self { step: 16, fraction_bits: 25, result_bits: 23 },
-            _ => Self { step: 8, fraction_bits: 24, result_bits: 23 },
+        let eight = matches!(format, Format::E4m3 | Format::E5m2);
+        // Ada sums fp8 with 13 bits in and out.
+        if eight && major == 8 && minor == 9 {
+            return Self {
+                step: 16,
+                fraction_bits: 13,
+                result_bits: 13,
+                min_exponents: (-132, -20),
+                widened: false,
+            };
+        }
+        let late = major >= 9;
+        let native = eight && major >= 12;
+        Self {
+            step: match format {
+                _ if native => 32,
+                Format::Tf32 if late => 8,
+                Format::Tf32 => 4,
+                _ if late => 16,
+                _ => 8,
+            },
+            fraction_bits: if late { 25 } else { 24 },
+            result_bits: 23,
+            min_exponents: if late { (-133, -21) } else { (-132, -20) },
+            widened: eight && !native,
         }
     }
 
     /// `c + Σ a·b` with an f32 accumulator; `a` and `b` hold encodings and have equal lengths.
     pub fn dot_f32(self, formats: (Format, Format), a: &[u32], b: &[u32], c: f32) -> f32 {
         assert_eq!(a.len(), b.len(), "rows of A and columns of B have one length");
+        if self.widened {
+            let sum =
+                self.halves(formats, a, b, |model, a, b, sum| model.dot_f32(HALVES, a, b, sum));
+            let sum = c + sum;
+            return if sum.is_nan() { f32::from_bits(NAN) } else { sum };
+        }
         let mut accumulator = c;
         for (a, b) in a.chunks(self.step).zip(b.chunks(self.step)) {
             accumulator = match self.sum(formats, a, b, (Format::F32, accumulator.to_bits())) {
@@ -58,6 +85,11 @@ impl Model {
     /// `c + Σ a·b` with an f16 accumulator (as its bits), rounded to nearest even after each step.
     pub fn dot_f16(self, formats: (Format, Format), a: &[u32], b: &[u32], c: u16) -> u16 {
         assert_eq!(a.len(), b.len(), "rows of A and columns of B have one length");
+        if self.widened {
+            let sum =
+                self.halves(formats, a, b, |model, a, b, sum| model.dot_f16(HALVES, a, b, sum));
+            return half_from(half_value(c.into()) + half_value(sum.into())) as u16;
+        }
         let mut accumulator = c;
         for (a, b) in a.chunks(self.step).zip(b.chunks(self.step)) {
             accumulator = match self.sum(formats, a, b, (Format::F16, accumulator.into())) {
@@ -67,6 +99,26 @@ impl Model {
             };
         }
         accumulator
+    }
+
+    /// Two products of f16, the second added to the first: of the first and second elements of each group of four,
+    /// and of the third and fourth, as they lie in the registers of a lane.
+    fn halves<T: Default>(
+        self,
+        formats: (Format, Format),
+        a: &[u32],
+        b: &[u32],
+        dot: impl Fn(Self, &[u32], &[u32], T) -> T,
+    ) -> T {
+        let model = Self { widened: false, ..self };
+        let half = |format, codes: &[u32], part: usize| -> Vec<u32> {
+            let eight = if format == Format::E4m3 { Eight::E4m3 } else { Eight::E5m2 };
+            let of_part = codes.iter().enumerate().filter(|(k, _)| k % 4 / 2 == part);
+            of_part.map(|(_, &code)| half_from(eight_value(code, eight))).collect()
+        };
+        (0..2).fold(T::default(), |sum, part| {
+            dot(model, &half(formats.0, a, part), &half(formats.1, b, part), sum)
+        })
     }
 
     /// One step, exact but for the truncation of each term; `Err` holds a NaN or an infinity.
@@ -81,7 +133,8 @@ impl Model {
         let mut terms = [(false, 0_u64, 0_i32, i32::MIN); 33];
         let mut infinity: Option<bool> = None;
         let mut invalid = false;
-        let mut largest = MIN_EXPONENT;
+        let mut largest =
+            if c.0 == Format::F16 { self.min_exponents.1 } else { self.min_exponents.0 };
         let mut meet_infinity = |negative| {
             invalid |= infinity.is_some_and(|other| other != negative);
             infinity = Some(negative);
@@ -293,6 +346,13 @@ mod tests {
         assert_eq!(ada.dot_f32(e4m3, &[one], &[one], 1.0 + f32::EPSILON), 2.0);
         let hopper = Model::of(Format::E4m3, 9, 0);
         assert_eq!(hopper.dot_f32(e4m3, &[one, 0x04], &[one, 0x01], 0.0), 1.0 + 2_f32.powi(-16));
+        // On Hopper the accumulator comes last, and is rounded to nearest: 2^24 + 3 is halfway.
+        let large = 16_777_216.0;
+        assert_eq!(hopper.dot_f32(e4m3, &[one, one, one], &[one; 3], large), large + 4.0);
+        assert_eq!(
+            Model::of(Format::E4m3, 12, 0).dot_f32(e4m3, &[one; 3], &[one; 3], large),
+            large + 2.0
+        );
     }
 
     #[test]
@@ -345,7 +405,8 @@ mod tests {
             if accumulator != 0.0 {
                 terms.push(split(accumulator.into(), -126));
             }
-            let largest = terms.iter().map(|term| term.1).max().unwrap_or(0).max(MIN_EXPONENT);
+            let largest =
+                terms.iter().map(|term| term.1).max().unwrap_or(0).max(model.min_exponents.0);
             let one = f64::powi(2.0, model.fraction_bits as i32);
             let sum: f64 = terms
                 .iter()

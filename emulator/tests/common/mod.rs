@@ -1,7 +1,14 @@
 //! Runs small kernels `k(in, out)` over words.
 #![allow(dead_code)] // Each test binary uses a part of it.
 
-use ptx_emulator::{Device, Finding, FindingKind, Launch, LaunchError, Module};
+pub mod elements;
+
+use ptx_emulator::{Device, Finding, FindingKind, Launch, LaunchError, MmaMode, Module};
+
+/// As [`kernel`] for another target.
+pub fn kernel_for(target: &str, body: &str) -> String {
+    kernel(body).replace("sm_90", target)
+}
 
 /// A kernel `k` with parameters `in` and `out` (both `.u64`), their values in `%in` and `%out`, and `%tid`.
 /// `before` stands at module level.
@@ -32,16 +39,21 @@ pub struct Run {
     pub seed: u64,
     pub out: usize,
     pub dynamic: u32,
+    pub mma: MmaMode,
 }
 
 impl Run {
     /// One CTA of so many threads, one word of output each.
     pub fn block(block: u32) -> Run {
-        Run { grid: 1, block, seed: 0, out: block as usize, dynamic: 0 }
+        Run { grid: 1, block, seed: 0, out: block as usize, dynamic: 0, mma: MmaMode::Fast }
     }
 
     pub fn seed(self, seed: u64) -> Run {
         Run { seed, ..self }
+    }
+
+    pub fn mma(self, mma: MmaMode) -> Run {
+        Run { mma, ..self }
     }
 
     pub fn out(self, words: usize) -> Run {
@@ -49,13 +61,26 @@ impl Run {
     }
 
     pub fn try_run(self, text: &str, input: &[u32]) -> Result<Vec<u32>, LaunchError> {
+        self.try_run_on(text, input, &vec![0xeeee_eeee; self.out])
+    }
+
+    /// With an output that begins as `before`.
+    pub fn try_run_on(
+        self,
+        text: &str,
+        input: &[u32],
+        before: &[u32],
+    ) -> Result<Vec<u32>, LaunchError> {
+        let bytes_of =
+            |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|w| w.to_le_bytes()).collect() };
         let module = Module::parse("k.ptx", text).unwrap_or_else(|error| panic!("{error}"));
         let device = Device::new();
-        let bytes: Vec<u8> = input.iter().flat_map(|w| w.to_le_bytes()).collect();
-        let (from, to) =
-            (device.allocate(bytes.len()).unwrap(), device.allocate(4 * self.out).unwrap());
-        device.write(from, &bytes).unwrap();
-        device.write(to, &vec![0xee; 4 * self.out]).unwrap();
+        let allocate = |words: &[u32]| {
+            let at = device.allocate(4 * words.len()).unwrap();
+            device.write(at, &bytes_of(words)).unwrap();
+            at
+        };
+        let (from, to) = (allocate(input), allocate(before));
         let params: Vec<u8> = [from, to].iter().flat_map(|a| a.to_le_bytes()).collect();
         let launch = Launch {
             grid: [self.grid, 1, 1],
@@ -63,11 +88,12 @@ impl Run {
             params: &params,
             seed: self.seed,
             dynamic_shared_bytes: self.dynamic,
+            mma: self.mma,
             step_limit: 1 << 22,
             ..Launch::default()
         };
         device.launch(&module, "k", &launch)?;
-        let mut out = vec![0; 4 * self.out];
+        let mut out = vec![0; 4 * before.len()];
         device.read(to, &mut out).unwrap();
         Ok(out.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect())
     }
@@ -76,6 +102,13 @@ impl Run {
     #[track_caller]
     pub fn run(self, text: &str, input: &[u32]) -> Vec<u32> {
         self.try_run(text, input).unwrap_or_else(|error| panic!("seed {}: {error}", self.seed))
+    }
+
+    /// As [`Run::run`] with an output that begins as `before`.
+    #[track_caller]
+    pub fn run_on(self, text: &str, input: &[u32], before: &[u32]) -> Vec<u32> {
+        self.try_run_on(text, input, before)
+            .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed))
     }
 
     /// The finding that ends the kernel; it is of `kind` and its text has `part` in it.

@@ -226,10 +226,15 @@ fn integers_to_integers() {
     }
 }
 
+/// There is no conversion between bf16 and 8 bits, and none of bf16 saturates.
+fn missing(from: Type, to: Type) -> bool {
+    [from, to].contains(&Type::Brain) && from.width().min(to.width()) == 8
+}
+
 #[test]
 fn integers_to_floats() {
     for from in integers() {
-        for to in FLOATS {
+        for to in FLOATS.into_iter().filter(|&to| !missing(from, to)) {
             for (modifier, round) in TO_FLOAT {
                 one(from, to, modifier, |bits| to.round_integer(from.integer(bits), round));
                 if to != Type::Brain {
@@ -246,7 +251,7 @@ fn integers_to_floats() {
 #[test]
 fn floats_to_integers() {
     for from in FLOATS {
-        for to in integers() {
+        for to in integers().filter(|&to| !missing(from, to)) {
             let Int { width, .. } = to else { continue };
             let (min, max) = to.limits();
             for (modifier, round) in TO_INTEGER {
@@ -262,7 +267,9 @@ fn floats_to_integers() {
                     wide.clamp(min, max) as u64
                 };
                 one(from, to, modifier, |bits| convert(from.double(bits)));
-                one(from, to, &format!("{modifier}.sat"), |bits| convert(from.double(bits)));
+                if from != Type::Brain {
+                    one(from, to, &format!("{modifier}.sat"), |bits| convert(from.double(bits)));
+                }
                 if from == Type::Single {
                     one(from, to, &format!("{modifier}.ftz"), |bits| {
                         convert(from.double(from.map(bits, false, true)))

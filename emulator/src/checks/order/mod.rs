@@ -22,7 +22,7 @@ pub(crate) mod seen;
 
 use std::collections::HashMap;
 
-use crate::exec::barrier::BARRIERS;
+use crate::exec::barrier::OBJECTS;
 use crate::exec::lanes::Mask;
 use others::Others;
 use phases::Phases;
@@ -219,7 +219,7 @@ impl Order {
         }
         for list in [&mut self.arriving, &mut self.complete] {
             list.clear();
-            list.resize(BARRIERS, Joint::default());
+            list.resize(OBJECTS, Joint::default());
         }
         self.objects.clear();
         self.mbarriers.clear();
@@ -287,7 +287,7 @@ impl Order {
         let own = &mut self.warps[warp as usize];
         own.sync(warp as usize, mask);
         let class = own.class(mask.trailing_zeros() as usize);
-        let joint = &mut self.arriving[id as usize % BARRIERS];
+        let joint = &mut self.arriving[id as usize % OBJECTS];
         joint.knows.join(&class.knows);
         joint.cta.join(&class.cta, warp as usize, 0, own.present);
         joint.gpu.join(&class.gpu, warp as usize, 0, own.present);
@@ -295,13 +295,13 @@ impl Order {
 
     /// The last thread has arrived.
     pub(crate) fn completed(&mut self, id: u32) {
-        let at = id as usize % BARRIERS;
+        let at = id as usize % OBJECTS;
         self.complete[at] = std::mem::take(&mut self.arriving[at]);
     }
 
     /// Lanes leave a barrier.
     pub(crate) fn leave(&mut self, id: u32, warp: u32, mask: Mask) {
-        let joint = &self.complete[id as usize % BARRIERS];
+        let joint = &self.complete[id as usize % OBJECTS];
         let own = &mut self.warps[warp as usize];
         let index = own.together(warp as usize, mask);
         let class = &mut own.classes[index];
