@@ -83,6 +83,9 @@ pub struct Launch<'p> {
     pub seed: u64,
     /// Instructions that one warp may execute. One that orders CTAs counts for 100.
     pub step_limit: u64,
+    /// Instructions that all warps of the launch may execute together, a CTA counting for at least 1,000, so that a
+    /// wild grid ends too. It is looked at when a CTA ends.
+    pub total_limit: u64,
     /// Threads of the host; 0 for one a core. The result does not depend on it.
     pub threads: usize,
     /// Which checks to make.
@@ -106,6 +109,7 @@ impl Default for Launch<'_> {
             params: &[],
             seed: 0,
             step_limit: 1 << 28,
+            total_limit: 1 << 36,
             threads: 0,
             checks: Checks::ALL,
             traffic: true,

@@ -50,6 +50,7 @@
 //! | `ops` | the operations, one file a family: table rows and what they do |
 //! | `exec` | `run` schedules the lanes of a warp, `cta` the warps of a CTA, `grid` the CTAs on the cores of the host |
 //! | `memory` | bytes with shadow, the device, the checks that every access shares |
+//! | `checks` | the checks, each in a module of its own |
 //! | `finding`, `counters` | what comes out |
 
 mod checks;
@@ -80,3 +81,8 @@ pub use launch::{Checks, Launch, MmaMode, Report};
 pub use memory::device::Device;
 pub use module::Module;
 pub use types::Type;
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -181,7 +181,7 @@ impl Device {
         };
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let workers = if launch.threads == 0 { cores() } else { launch.threads };
-        let result = grid::run(&context, workers, launch.max_resident_ctas);
+        let result = grid::run(&context, workers, launch.max_resident_ctas, launch.total_limit);
         drop(table);
         if let Some(address) = grid_workspace {
             self.free(address).map_err(|e| unusable(e.to_string()))?;

@@ -388,3 +388,42 @@ fn arguments() {
     assert_eq!(help.status.code(), Some(0));
     assert!(text(&help.stdout).contains("inspect"));
 }
+
+#[test]
+fn wild_grids_end() {
+    let empty = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry nothing()\n{\n    ret;\n}\n";
+    let case = Case::new()
+        .with("entry", json!("nothing"))
+        .with("params", json!([]))
+        .with("grid", json!([0x7fff_ffff_u32, 65535, 65535]))
+        .with("total_limit", json!(1_000_000));
+    fs::write(case.path().join("k.ptx"), empty).expect("written");
+    let output = case.run(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(told.contains("step-limit") && told.contains("CTAs have not started"), "{told}");
+}
+
+/// The block of the README that begins with a fence and this word.
+fn readme(language: &str) -> String {
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("read");
+    let (_, rest) = text.split_once(&format!("```{language}\n")).expect("a block");
+    rest.split_once("```").expect("its end").0.to_owned()
+}
+
+#[test]
+fn the_readme_is_right() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (rust, launch) = (readme("rust"), readme("json"));
+    let kernel = rust.split('"').nth(3).expect("the kernel's text");
+    fs::write(folder.path().join("double.ptx"), kernel).expect("written");
+    let numbers =
+        |factor: u32| (1..5u32).flat_map(|i| (i * factor).to_le_bytes()).collect::<Vec<u8>>();
+    fs::write(folder.path().join("data.bin"), numbers(1)).expect("written");
+    let path = folder.path().join("launch.json");
+    fs::write(&path, launch).expect("written");
+    let output = emulator(&["run", path.to_str().expect("utf-8")]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(fs::read(folder.path().join("doubled.bin")).expect("saved"), numbers(2));
+}

@@ -32,6 +32,7 @@ pub(super) fn counters(entry: &str, seed: u64, counters: &Counters) -> String {
         "barriers": counters.barriers,
         "matrix_instructions": counters.matrix_instructions,
         "divergent_branches": counters.divergent_branches,
+        "peak_bytes_in_flight": counters.peak_bytes_in_flight,
     });
     value.to_string()
 }

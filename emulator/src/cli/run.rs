@@ -58,6 +58,7 @@ fn once(spec: &LaunchSpec, folder: &Path, module: &Module, seed: u64) -> Result<
         params: &params,
         seed,
         step_limit: spec.step_limit.unwrap_or(defaults.step_limit),
+        total_limit: spec.total_limit.unwrap_or(defaults.total_limit),
         threads: spec.threads,
         checks: spec.checks()?,
         sm: spec.sm()?,

@@ -29,6 +29,8 @@ pub(super) struct LaunchSpec {
     pub(super) checks: Option<ChecksSpec>,
     /// Instructions that a warp may execute.
     pub(super) step_limit: Option<u64>,
+    /// Instructions that all warps may execute together.
+    pub(super) total_limit: Option<u64>,
     /// Threads of the host; all cores if absent. The result does not depend on it.
     #[serde(default)]
     pub(super) threads: usize,

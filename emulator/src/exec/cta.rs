@@ -165,6 +165,13 @@ impl<'l> Cta<'l> {
         self.stop = CtaStop::Fault;
     }
 
+    /// A finding about the launch as a whole, told at the first instruction of this CTA.
+    pub(super) fn stop_launch(&mut self, kind: FindingKind, message: String) -> Finding {
+        let report = Report { kind, lane: 0, message, address: None, notes: Vec::new() };
+        self.env.report = Some(Box::new(report));
+        self.finding_at(0, 0)
+    }
+
     /// Warps and lanes that wait for the end of the round.
     pub(crate) fn deferred(&self) -> impl Iterator<Item = (usize, Mask)> {
         self.warps.iter().enumerate().flat_map(|(index, warp)| {

@@ -14,7 +14,7 @@ use super::cta::{Cta, CtaStop};
 use super::env::LaunchContext;
 use crate::checks::global_races::GlobalRaces;
 use crate::counters::{Count, Counters, InstructionClass};
-use crate::finding::Finding;
+use crate::finding::{Finding, FindingKind};
 use crate::launch::{Checks, Report};
 use crate::random::Random;
 
@@ -23,6 +23,9 @@ const WORTH_THREADS: Duration = Duration::from_micros(150);
 
 /// Bytes that a launch prints; what goes beyond them is dropped.
 const MAX_PRINTED: usize = 1 << 20;
+
+/// What a CTA counts for at least, so that a wild grid of empty CTAs ends.
+const CTA_STEPS: u64 = 1_000;
 
 /// What ended a grid early.
 pub(crate) enum GridError {
@@ -35,6 +38,7 @@ pub(crate) fn run(
     launch: &LaunchContext<'_>,
     threads: usize,
     resident: usize,
+    total_limit: u64,
 ) -> Result<Report, GridError> {
     let total = launch.grid.iter().map(|&n| u64::from(n)).product::<u64>();
     let mut waiting = 0..total;
@@ -78,6 +82,15 @@ pub(crate) fn run(
         ctas = running;
         for mut cta in Vec::from_iter::<Vec<Cta<'_>>>(done) {
             totals.add(&mut cta);
+            if totals.steps > total_limit {
+                let message = format!(
+                    "the launch has executed more than {total_limit} instructions, each CTA counted with \
+                     {CTA_STEPS} or more, and {} of its {total} CTAs have not started",
+                    waiting.end - waiting.start
+                );
+                let finding = cta.stop_launch(FindingKind::StepLimit, message);
+                return Err(GridError::Findings(vec![finding]));
+            }
             if let Some(races) = &mut races {
                 races.close(cta.env.log_number);
             }
@@ -212,11 +225,14 @@ struct Totals {
     counts: Vec<Count>,
     counters: Counters,
     printed: String,
+    /// Instructions of their warps, each CTA with at least [`CTA_STEPS`].
+    steps: u64,
 }
 
 impl Totals {
     fn new(launch: &LaunchContext<'_>) -> Totals {
         Totals {
+            steps: 0,
             counts: vec![Count::default(); launch.kernel.code.len()],
             counters: Counters::default(),
             printed: String::new(),
@@ -224,6 +240,8 @@ impl Totals {
     }
 
     fn add(&mut self, cta: &mut Cta<'_>) {
+        let steps = cta.warps.iter().map(|warp| warp.steps).sum::<u64>();
+        self.steps = self.steps.saturating_add(steps.max(CTA_STEPS));
         cta.env.tally.drain_into(&mut self.counts);
         self.counters.add_traffic(&std::mem::take(&mut cta.env.counters));
         if self.printed.len() + cta.env.printed.len() <= MAX_PRINTED {

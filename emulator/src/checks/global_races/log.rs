@@ -64,6 +64,8 @@ pub(crate) struct Log {
     pub(crate) fresh: Vec<u32>,
     /// Entries before this one can be found by others.
     pub(crate) linked: u32,
+    /// Whether any list refers to an entry.
+    pub(crate) listed: bool,
     round: u32,
     /// Open-addressed: entries by what they access.
     index: Vec<u32>,

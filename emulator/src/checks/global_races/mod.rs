@@ -131,6 +131,8 @@ pub(crate) struct GlobalRaces {
     objects: Objects,
     /// Strong accesses so far.
     strong: u32,
+    /// Numbers of logs that are not needed any more.
+    free: Vec<usize>,
     spare: Vec<(Vec<u32>, own::OwnPages)>,
 }
 
@@ -142,6 +144,7 @@ impl GlobalRaces {
             links: vec![Link { log: 0, entry: 0, next: NONE }],
             objects: Objects::default(),
             strong: 0,
+            free: Vec::new(),
             spare: Vec::new(),
         }
     }
@@ -149,8 +152,11 @@ impl GlobalRaces {
     /// A number for the log of a CTA that starts, and the log.
     pub(crate) fn open(&mut self, cta: u64) -> (usize, Box<Log>) {
         let index = self.spare.pop().unwrap_or_default();
-        self.logs.push(None);
-        (self.logs.len() - 1, Box::new(Log::new(cta, index)))
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.logs.push(None);
+            self.logs.len() - 1
+        });
+        (number, Box::new(Log::new(cta, index)))
     }
 
     /// Takes the log of a CTA that has stopped running.
@@ -165,8 +171,12 @@ impl GlobalRaces {
 
     /// The CTA of a log has ended.
     pub(crate) fn close(&mut self, number: usize) {
-        if let Some(log) = &mut self.logs[number] {
-            self.spare.push(log.close());
+        let Some(log) = &mut self.logs[number] else { return };
+        self.spare.push(log.close());
+        // What no list refers to, nobody will ask for.
+        if !log.listed {
+            self.logs[number] = None;
+            self.free.push(number);
         }
     }
 
@@ -188,7 +198,7 @@ impl GlobalRaces {
                 break;
             }
             if place >= log.linked {
-                self.link(number, place, &entry);
+                log.listed |= self.link(number, place, &entry);
             }
         }
         log.linked = log.entries.len() as u32;
@@ -223,7 +233,7 @@ impl GlobalRaces {
             log.entries[place as usize] = entry;
             race = self.compare(&log, number, &entry);
             if place >= log.linked {
-                self.link(number, place, &entry);
+                log.listed |= self.link(number, place, &entry);
                 log.linked = log.entries.len() as u32;
             }
         }
@@ -231,8 +241,9 @@ impl GlobalRaces {
         race.map(Found::Other).or(own_race.map(Found::Own))
     }
 
-    /// Adds an entry to the lists of its pages.
-    fn link(&mut self, number: usize, place: u32, entry: &Entry) {
+    /// Adds an entry to the lists of its pages, unless they are full.
+    fn link(&mut self, number: usize, place: u32, entry: &Entry) -> bool {
+        let before = self.links.len();
         entry.stretch.pages(|page| {
             if self.links.len() >= MOST_LINKS {
                 return;
@@ -248,6 +259,7 @@ impl GlobalRaces {
                 Link { log: number as u32, entry: place, next: std::mem::replace(head, next) };
             self.links.push(link);
         });
+        self.links.len() > before
     }
 
     /// The first known access that races with this one.
