@@ -1,7 +1,7 @@
 //! Lane instructions a second of the emulator on this crate's own decode kernels, one core, with all checks and with none.
 //!
 //! `cargo bench --bench emulator`; `cargo bench -p ptx-emulator` does the same with kernels of others. "elem" in the output is a
-//! lane instruction: one thread's share of one PTX instruction.
+//! lane instruction: one thread's share of one PTX instruction. `--once NAME` runs one case once, for `instructions.sh` over there.
 
 #[path = "../emulator/benches/host/mod.rs"]
 mod host;
@@ -36,8 +36,10 @@ fn values<T: Element>(count: usize, from: fn(f32) -> T) -> Vec<T> {
     (0..count as u32).map(value).collect()
 }
 
+/// Benchmarks a kernel, or runs the one that is named once and prints its lane instructions.
 fn measure<T: Element>(
     criterion: &mut Criterion<host::ThreadTime>,
+    once: Option<&str>,
     from: fn(f32) -> T,
     shape: Shape,
 ) {
@@ -73,10 +75,18 @@ fn measure<T: Element>(
             let args = DecodeArgs { q: &q, out: &mut out, lse: None, sm_scale: 0.088 };
             decode(&mut plan, &pool, &tables, args).expect("no finding");
         };
+        let name = format!("{}_d{}/{which}", T::DTYPE, shape.dim);
+        let lane_instructions = || device.driver().last_counters().instructions.threads;
+        if let Some(once) = once {
+            if name == once {
+                run();
+                println!("{}", lane_instructions());
+            }
+            continue;
+        }
         run();
         let counted = host::instructions(&mut run);
-        let lane_instructions = device.driver().last_counters().instructions.threads;
-        let name = format!("{}_d{}/{which}", T::DTYPE, shape.dim);
+        let lane_instructions = lane_instructions();
         host::print(&format!("decode/{name}"), lane_instructions, counted);
         group.throughput(Throughput::Elements(lane_instructions));
         group.bench_function(name, |bench| bench.iter(&mut run));
@@ -84,12 +94,14 @@ fn measure<T: Element>(
 }
 
 fn main() {
-    let criterion = &mut host::criterion();
-    measure::<f32>(
-        criterion,
-        |value| value,
-        Shape { seqs: 1, len: 1024, heads: 8, kv_heads: 2, dim: 128 },
-    );
+    let once = std::env::args().skip_while(|arg| arg != "--once").nth(1);
+    let mut criterion = match once {
+        None => host::criterion(),
+        Some(_) => Criterion::default().with_measurement(host::ThreadTime),
+    };
+    let (criterion, once) = (&mut criterion, once.as_deref());
+    let shape = Shape { seqs: 1, len: 1024, heads: 8, kv_heads: 2, dim: 128 };
+    measure::<f32>(criterion, once, |value| value, shape);
     let shape = Shape { seqs: 1, len: 8192, heads: 16, kv_heads: 2, dim: 128 };
-    measure::<bf16>(criterion, bf16::from_f32, shape);
+    measure::<bf16>(criterion, once, bf16::from_f32, shape);
 }

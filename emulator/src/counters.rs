@@ -111,6 +111,13 @@ pub struct SharedTraffic {
     pub ideal_wavefronts: u64,
 }
 
+impl std::ops::AddAssign for SharedTraffic {
+    fn add_assign(&mut self, other: SharedTraffic) {
+        self.wavefronts += other.wavefronts;
+        self.ideal_wavefronts += other.ideal_wavefronts;
+    }
+}
+
 /// The counts of a launch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -153,8 +160,7 @@ impl Counters {
             mine.sectors += theirs.sectors;
             mine.ideal_sectors += theirs.ideal_sectors;
         }
-        self.shared.wavefronts += other.shared.wavefronts;
-        self.shared.ideal_wavefronts += other.shared.ideal_wavefronts;
+        self.shared += other.shared;
         self.divergent_branches += other.divergent_branches;
         self.peak_bytes_in_flight = self.peak_bytes_in_flight.max(other.peak_bytes_in_flight);
     }
@@ -204,22 +210,24 @@ impl Routine for Sectors<'_> {
         }
         let starts = mask & (starts | !(mask << 1));
         let mut runs = [0; LANES];
-        let (mut count, mut sorted, mut before) = (0, true, Run(0));
+        let (mut count, mut before) = (0, Run(0));
         for lane in lanes(starts) {
             let rest = (u64::from(starts | !mask) | 1 << LANES) >> (lane + 1);
             let run = Run::new(at[lane], (u64::from(rest.trailing_zeros()) + 1) * bytes);
             if run.start() >= before.start() && run.end() <= before.end() {
                 continue;
             }
-            sorted &= run.0 > before.0;
             before = run;
-            runs[count % LANES] = run.0;
+            // They come in order, or are few.
+            let mut place = count % LANES;
+            while place > 0 && runs[place - 1] > run.0 {
+                runs[place] = runs[place - 1];
+                place -= 1;
+            }
+            runs[place] = run.0;
             count += 1;
         }
-        let runs = &mut runs[..count];
-        if !sorted {
-            runs.sort_unstable();
-        }
+        let runs = &runs[..count];
         union(runs)
     }
 }

@@ -4,7 +4,7 @@
 //! allows: when a thread waits for the group that the copy belongs to. Until then the bytes are marked
 //! [`IN_FLIGHT`], so that any access to them is a finding. Groups are counted per thread.
 
-use super::lanes::{LANES, Lanes, Mask, lanes};
+use super::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use super::mbarrier::Mbarriers;
 use crate::memory::cells::spots::Spots;
 use crate::memory::region::{IN_FLIGHT, INIT, Region};
@@ -13,15 +13,16 @@ use crate::memory::region::{IN_FLIGHT, INIT, Region};
 const OPEN: u32 = u32::MAX;
 
 /// One instruction's copies: up to 16 bytes a lane.
-#[derive(Debug)]
-struct Issued {
+#[derive(Debug, Default)]
+pub(crate) struct Issued {
     /// Lanes whose copy has still to land.
     mask: Mask,
     /// Bytes that a lane writes.
     bytes: usize,
     /// Where they go, as an offset into shared memory.
     offsets: Lanes<u64>,
-    data: [[u32; 4]; LANES],
+    /// What is written there, zero past the source's end.
+    pub(crate) data: [[u32; 4]; LANES],
     /// The group of each lane's copy, [`OPEN`] before it is committed.
     groups: [u32; LANES],
     /// Lanes whose copy is not committed.
@@ -61,16 +62,6 @@ pub(crate) struct Copies {
     pub(crate) peak_bytes: u64,
 }
 
-/// What one instruction copies, up to 16 bytes a lane.
-pub(crate) struct Batch<'a> {
-    pub(crate) site: u32,
-    pub(crate) mask: Mask,
-    /// Addresses in shared memory.
-    pub(crate) to: &'a Lanes<u64>,
-    /// What is written there, zero past the source's end.
-    pub(crate) data: &'a [[u32; 4]; LANES],
-}
-
 impl Issued {
     /// Writes what the lanes copy.
     fn land(&mut self, shared: &Region, landing: Mask) {
@@ -91,8 +82,11 @@ impl Issued {
         let placed = spots.place(&self.offsets, landing, 0, shared.bytes);
         debug_assert!(placed, "a copy is issued to places in shared memory only");
         let places = shared.data.at(&spots);
-        for lane in lanes(landing) {
-            places.store_lane::<WORDS>(lane, std::array::from_fn(|word| self.data[lane][word]));
+        let words = |lane: usize| std::array::from_fn(|word| self.data[lane][word]);
+        if landing == ALL {
+            (0..LANES).for_each(|lane| places.store_lane::<WORDS>(lane, words(lane)));
+        } else {
+            lanes(landing).for_each(|lane| places.store_lane::<WORDS>(lane, words(lane)));
         }
         shared.shadow.at(&spots).fill(landing, INIT);
     }
@@ -107,31 +101,31 @@ impl Copies {
         self.peak_bytes = 0;
     }
 
-    /// Issues the copies of one instruction, `BYTES` (4, 8 or 16) a lane, to these places in shared memory.
+    /// An instruction's copies, to be filled in and given to [`Copies::issue`]. What they copy is zero.
+    #[inline(always)]
+    pub(crate) fn prepare(&mut self) -> Box<Issued> {
+        let mut entry = self.spare.pop().unwrap_or_default();
+        entry.data = [[0; 4]; LANES];
+        entry
+    }
+
+    /// Takes back what was prepared and cannot be issued.
+    pub(crate) fn discard(&mut self, entry: Box<Issued>) {
+        self.spare.push(entry);
+    }
+
+    /// Issues the copies of the lanes of `mask`, `BYTES` (4, 8 or 16) a lane, to these places in shared memory.
     #[inline(always)]
     pub(crate) fn issue<const BYTES: usize>(
         &mut self,
         shared: &Region,
-        spots: &Spots<BYTES>,
-        batch: &Batch<'_>,
+        (spots, to): (&Spots<BYTES>, &Lanes<u64>),
+        (site, mask): (u32, Mask),
+        mut entry: Box<Issued>,
     ) {
-        let &Batch { site, mask, to, data } = batch;
-        let mut entry = self.spare.pop().unwrap_or_else(|| {
-            Box::new(Issued {
-                mask: 0,
-                bytes: 0,
-                offsets: Lanes::default(),
-                data: [[0; 4]; LANES],
-                groups: [OPEN; LANES],
-                open: 0,
-                number: 0,
-                site,
-            })
-        });
         for lane in 0..LANES {
             entry.offsets.0[lane] = to.0[lane].wrapping_sub(shared.base);
         }
-        entry.data = *data;
         entry.groups = [OPEN; LANES];
         (entry.site, entry.bytes, entry.mask, entry.open) = (site, BYTES, mask, mask);
         entry.number = self.count;

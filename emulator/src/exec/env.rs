@@ -4,6 +4,7 @@ use super::barrier::Barriers;
 use super::bulk::Bulk;
 use super::lanes::{Lanes, Mask};
 use super::mbarrier::Mbarriers;
+use super::patterns::Patterns;
 use super::races::SharedRaces;
 use super::tally::Tally;
 use crate::checks::global_races::{GlobalRaces, Log};
@@ -87,6 +88,8 @@ pub(crate) struct Env<'l> {
     pub(crate) targets: Lanes<u32>,
     /// For each instruction, the allocation that it accessed last.
     pub(crate) hints: Vec<u32>,
+    /// Of the last accesses to shared memory.
+    pub(crate) patterns: Patterns,
     /// How often each instruction ran.
     pub(crate) tally: Tally,
     /// Traffic and branches.

@@ -4,35 +4,41 @@
 //! with each other.
 
 use super::lanes::{LANES, Lanes, Mask, lanes};
+use super::wide::{self, Routine};
 use crate::checks::order::{LAST_CLOCK, Order};
 use crate::memory::FIRST_OFFSET;
 use crate::memory::access::Access;
 
 /// Program counters that a record can hold.
 const PC_BITS: u32 = 22;
+/// Where the lane, the clock and the warp of a record begin.
+const LANE: u32 = 26;
+const CLOCK: u32 = 31;
+const WARP: u32 = 55;
 
-/// One access, packed: clock of the warp (24), warp (6), lane (5), bytes of the word (4), program counter (22).
+/// One access, packed: warp (6), clock of the warp (24), lane (5), bytes of the word (4), program counter (22).
 /// The warp may be the agent of asynchronous copies, see [`Order::agent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Record(u64);
 
 impl Record {
+    #[inline(always)]
     fn new(clock: u32, warp: u32, lane: usize, bytes: u32, pc: u32) -> Record {
-        let place = u64::from(warp & 63) << 5 | lane as u64 & 31;
+        let place = u64::from(warp & 63) << WARP | (lane as u64 & 31) << LANE;
         let pc = u64::from(pc & ((1 << PC_BITS) - 1));
-        Record(u64::from(clock) << 37 | place << 26 | u64::from(bytes) << PC_BITS | pc)
+        Record(place | u64::from(clock) << CLOCK | u64::from(bytes) << PC_BITS | pc)
     }
 
     fn clock(self) -> u32 {
-        (self.0 >> 37) as u32
+        (self.0 >> CLOCK) as u32 & LAST_CLOCK
     }
 
     fn warp(self) -> u32 {
-        (self.0 >> 31) as u32 & 63
+        (self.0 >> WARP) as u32
     }
 
     fn lane(self) -> u32 {
-        (self.0 >> 26) as u32 & 31
+        (self.0 >> LANE) as u32 & 31
     }
 
     fn bytes(self) -> u32 {
@@ -76,7 +82,6 @@ impl SharedRaces {
     }
 
     /// Checks and remembers one access of a warp, `bytes` a lane, by offset into shared memory.
-    #[inline(always)]
     pub(crate) fn access(
         &mut self,
         order: &Order,
@@ -90,31 +95,22 @@ impl SharedRaces {
         if clock == LAST_CLOCK || pc >> PC_BITS != 0 {
             return None;
         }
-        for lane in lanes(mask) {
-            let address = addresses.0[lane & (LANES - 1)];
-            let offset = (address - FIRST_OFFSET) as usize;
-            let part = if bytes >= 4 { 15 } else { ((1 << bytes) - 1) << (offset % 4) };
-            let now = Record::new(clock, warp, lane, part, pc);
-            let words = (bytes as usize).div_ceil(4);
-            for word in offset / 4..offset / 4 + words {
-                let found = match access {
-                    Access::Load => self.read(order, word, now),
-                    _ => self.write(order, word, now),
-                };
-                if let Some((other, other_wrote)) = found {
-                    return Some(Race {
-                        lane,
-                        address,
-                        other_warp: other.warp(),
-                        other_lane: other.lane(),
-                        other_pc: other.pc(),
-                        other_wrote,
-                        other_copied: other.warp() == order.agent(),
-                    });
-                }
-            }
-        }
-        None
+        let first = Record::new(clock, warp, 0, 15, pc);
+        let past = order.floors(warp).map_or(Past::UNKNOWN, |floors| Past::new(warp, floors));
+        let check = Check { races: self, order, past, first, addresses, mask, bytes };
+        let (lane, other, other_wrote) = match access {
+            Access::Load => wide::call(Reading(check)),
+            _ => wide::call(Writing(check)),
+        }?;
+        Some(Race {
+            lane,
+            address: addresses.0[lane & (LANES - 1)],
+            other_warp: other.warp(),
+            other_lane: other.lane(),
+            other_pc: other.pc(),
+            other_wrote,
+            other_copied: other.warp() == order.agent(),
+        })
     }
 
     /// Checks a copy that a thread issues now as an access of its own, and remembers it if it reads.
@@ -146,35 +142,10 @@ impl SharedRaces {
             self.writes[word] = record;
         }
     }
-
-    #[inline(always)]
-    fn read(&mut self, order: &Order, word: usize, now: Record) -> Option<(Record, bool)> {
-        let write = self.writes[word];
-        if unordered(order, write, now) {
-            return Some((write, true));
-        }
-        // Of readers that nothing orders, the first is kept: whoever writes must come after it.
-        let read = self.reads[word];
-        if read.warp() == now.warp() || !unordered(order, read, now) {
-            self.reads[word] = now;
-        }
-        None
-    }
-
-    #[inline(always)]
-    fn write(&mut self, order: &Order, word: usize, now: Record) -> Option<(Record, bool)> {
-        for (record, wrote) in [(self.writes[word], true), (self.reads[word], false)] {
-            if unordered(order, record, now) {
-                return Some((record, wrote));
-            }
-        }
-        self.writes[word] = now;
-        None
-    }
 }
 
 /// Whether nothing orders a recorded access before one that is made now.
-#[inline(always)]
+#[inline(never)]
 fn unordered(order: &Order, record: Record, now: Record) -> bool {
     if record.clock() == 0 || record.bytes() & now.bytes() == 0 {
         return false;
@@ -185,6 +156,213 @@ fn unordered(order: &Order, record: Record, now: Record) -> bool {
     }
     let seen = &order.seen(now.warp(), now.lane() as usize)[record.warp() as usize];
     !seen.covers(record.lane() as usize, record.clock())
+}
+
+/// Accesses that come before what a warp does now, as far as a few comparisons tell.
+#[derive(Clone, Copy)]
+struct Past {
+    /// The least record of the warp itself.
+    own: u64,
+    /// Distance from there of the first that the warp has not seen.
+    unseen: u64,
+    /// The latest clock, in its place, up to which everybody's accesses have been seen.
+    floor: u64,
+}
+
+impl Past {
+    /// Where lanes of the warp know different things.
+    const UNKNOWN: Past = Past { own: 0, unseen: 0, floor: 0 };
+
+    fn new(warp: u32, (own, least): (u32, u32)) -> Past {
+        let place = |clock: u32| u64::from(clock) << CLOCK;
+        Past { own: u64::from(warp) << WARP, unseen: place(own + 1), floor: place(least) }
+    }
+
+    /// Whether the record is known to come before.
+    #[inline(always)]
+    fn has(self, Record(record): Record) -> bool {
+        let clock = record & u64::from(LAST_CLOCK) << CLOCK;
+        (clock <= self.floor) | (record.wrapping_sub(self.own) < self.unseen)
+    }
+
+    /// Whether two records are of one warp.
+    #[inline(always)]
+    fn same_warp(Record(one): Record, Record(other): Record) -> bool {
+        (one ^ other) >> WARP == 0
+    }
+}
+
+/// An access to be checked, and what to know for it.
+struct Check<'a> {
+    races: &'a mut SharedRaces,
+    order: &'a Order,
+    past: Past,
+    /// The record of lane 0, were it for a whole word.
+    first: Record,
+    addresses: &'a Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+}
+
+/// The lane at fault, the access that it races with, and whether that wrote.
+type Found = Option<(usize, Record, bool)>;
+
+/// Words that are compared at a time.
+const GROUP: usize = 4;
+
+/// Records of as many words.
+type Group = [Record; GROUP];
+
+/// What an access does to words.
+trait Action {
+    /// For words whose records are known to come before: makes the new records. Else nothing is done.
+    fn together(past: Past, writes: &mut Group, reads: &mut Group, now: &Group) -> bool;
+    /// For any word; gives what races.
+    fn alone(check: &mut Check<'_>, word: usize, now: Record) -> Option<(Record, bool)>;
+}
+
+struct Reads;
+struct Writes;
+
+impl Action for Reads {
+    #[inline(always)]
+    fn together(past: Past, writes: &mut Group, reads: &mut Group, now: &Group) -> bool {
+        let mut before = true;
+        for word in 0..GROUP {
+            before &= past.has(writes[word]);
+        }
+        if before {
+            for word in 0..GROUP {
+                let read = reads[word];
+                let replaced = Past::same_warp(read, now[word]) | past.has(read);
+                before &= replaced;
+                reads[word] = if replaced { now[word] } else { read };
+            }
+        }
+        before
+    }
+
+    fn alone(check: &mut Check<'_>, word: usize, now: Record) -> Option<(Record, bool)> {
+        let write = check.races.writes[word];
+        if !check.past.has(write) && unordered(check.order, write, now) {
+            return Some((write, true));
+        }
+        // Of readers that nothing orders, the first is kept: whoever writes must come after it.
+        let read = check.races.reads[word];
+        let replaced = Past::same_warp(read, now) || check.past.has(read);
+        if replaced || !unordered(check.order, read, now) {
+            check.races.reads[word] = now;
+        }
+        None
+    }
+}
+
+impl Action for Writes {
+    #[inline(always)]
+    fn together(past: Past, writes: &mut Group, reads: &mut Group, now: &Group) -> bool {
+        let mut before = true;
+        for word in 0..GROUP {
+            before &= past.has(writes[word]) & past.has(reads[word]);
+        }
+        if before {
+            *writes = *now;
+        }
+        before
+    }
+
+    fn alone(check: &mut Check<'_>, word: usize, now: Record) -> Option<(Record, bool)> {
+        for (record, wrote) in [(check.races.writes[word], true), (check.races.reads[word], false)]
+        {
+            if !check.past.has(record) && unordered(check.order, record, now) {
+                return Some((record, wrote));
+            }
+        }
+        check.races.writes[word] = now;
+        None
+    }
+}
+
+struct Reading<'a>(Check<'a>);
+struct Writing<'a>(Check<'a>);
+
+impl Routine for Reading<'_> {
+    type Out = Found;
+
+    #[inline(always)]
+    fn run(mut self) -> Found {
+        self.0.run::<Reads>()
+    }
+}
+
+impl Routine for Writing<'_> {
+    type Out = Found;
+
+    #[inline(always)]
+    fn run(mut self) -> Found {
+        self.0.run::<Writes>()
+    }
+}
+
+impl Check<'_> {
+    #[inline(always)]
+    fn run<A: Action>(&mut self) -> Found {
+        match self.bytes {
+            4 => self.groups::<A, 1>(),
+            8 => self.groups::<A, 2>(),
+            16 => self.groups::<A, 4>(),
+            _ => lanes(self.mask).find_map(|lane| {
+                let words = 0..(self.bytes as usize).div_ceil(4);
+                self.words::<A>(lane, words)
+            }),
+        }
+    }
+
+    /// For lanes of `WORDS` words each.
+    #[inline(always)]
+    fn groups<A: Action, const WORDS: usize>(&mut self) -> Found {
+        let count = GROUP / WORDS;
+        for lane in (0..LANES).step_by(count) {
+            let active = self.mask >> lane & ((1 << count) - 1);
+            if active == 0 {
+                continue;
+            }
+            let Lanes(at) = self.addresses;
+            let mut straight = active == (1 << count) - 1;
+            for next in 1..count {
+                straight &= at[lane + next] == at[lane].wrapping_add((4 * WORDS * next) as u64);
+            }
+            let first = (at[lane].wrapping_sub(FIRST_OFFSET) / 4) as usize;
+            let place = |word: usize| (lane + word / WORDS) as u64;
+            let now = std::array::from_fn(|word| Record(self.first.0 | place(word) << LANE));
+            if straight
+                && let Some(writes) = group_at(&mut self.races.writes, first)
+                && let Some(reads) = group_at(&mut self.races.reads, first)
+                && A::together(self.past, writes, reads, &now)
+            {
+                continue;
+            }
+            let found = lanes(active).find_map(|next| self.words::<A>(lane + next, 0..WORDS));
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Some words of one lane.
+    fn words<A: Action>(&mut self, lane: usize, words: std::ops::Range<usize>) -> Found {
+        let offset = (self.addresses.0[lane % LANES] - FIRST_OFFSET) as usize;
+        let part = if self.bytes >= 4 { 15 } else { ((1 << self.bytes) - 1) << (offset % 4) };
+        let whole = self.first.0 & !(15 << PC_BITS);
+        let now = Record(whole | (lane as u64) << LANE | part << PC_BITS);
+        let found = words.into_iter().find_map(|word| A::alone(self, offset / 4 + word, now));
+        found.map(|(other, wrote)| (lane, other, wrote))
+    }
+}
+
+#[inline(always)]
+fn group_at(records: &mut [Record], first: usize) -> Option<&mut Group> {
+    records.get_mut(first..)?.first_chunk_mut()
 }
 
 #[cfg(test)]

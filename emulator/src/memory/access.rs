@@ -358,10 +358,11 @@ fn described(memory: &Memory<'_>, space: Space, address: u64) -> String {
     }
 }
 
-/// Counts the traffic of an access that was carried out.
+/// Counts the traffic of an access that the instruction at `site` has carried out.
 #[inline(always)]
 pub(crate) fn count<R: Resolve>(
     env: &mut Env<'_>,
+    site: u32,
     addresses: &Lanes<u64>,
     mask: Mask,
     bytes: u64,
@@ -384,7 +385,7 @@ pub(crate) fn count<R: Resolve>(
         _ => return,
     };
     if shared {
-        counters.shared.count(addresses, mask, bytes);
+        counters.shared += env.patterns.traffic(site, addresses, mask, bytes);
     } else if access == Access::Load {
         counters.global_loads.count(addresses, mask, bytes);
     } else {
@@ -402,7 +403,7 @@ pub(crate) fn observe<R: Resolve>(
     bytes: u64,
     access: Access,
 ) -> Flow {
-    count::<R>(env, addresses, mask, bytes, access);
+    count::<R>(env, inst.site, addresses, mask, bytes, access);
     check_races::<R>(env, (warp, inst), addresses, mask, bytes, access)
 }
 

@@ -2,10 +2,9 @@
 //! (PTX ISA, "Data Movement and Conversion Instructions: cp.async").
 
 use super::Lowered;
-use crate::exec::copies::Batch;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{LANES, Lanes, Mask, lanes};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
 use crate::launch::Checks;
@@ -109,24 +108,26 @@ fn copy<const BYTES: usize, const WORDS: usize>(
     let (reading, partly) = (reading & mask, partly & mask);
     let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
     let checked = env.launch.checks.contains(Checks::MEMORY);
-    let (mut data, mut hint) = ([[0; 4]; LANES], env.hints[inst.site as usize]);
+    let mut hint = env.hints[inst.site as usize];
+    let mut copies = warp.copies.prepare();
+    let data = &mut copies.data;
     let mut target = Spots::<BYTES>::nowhere();
     let placed = target.place(&to, mask, env.shared.base, env.shared.bytes)
         && (!checked || mask & !env.shared.permits(&target, Access::Store) == 0);
     let read = partly == 0
-        && (reading == 0 || read::<BYTES, WORDS>(&memory, &mut hint, &from, reading, &mut data));
+        && (reading == 0 || read::<BYTES, WORDS>(&memory, &mut hint, &from, reading, data));
     env.hints[inst.site as usize] = hint;
     if (!read || !placed)
-        && let Some(flow) = one_by_one(warp, inst, (mask, &sizes), env, &mut data)
+        && let Some(flow) = one_by_one(warp, inst, (mask, &sizes), env, data)
     {
+        warp.copies.discard(copies);
         return flow;
     }
-    let batch = Batch { site: inst.site, mask, to: &to, data: &data };
-    warp.copies.issue(&env.shared, &target, &batch);
+    warp.copies.issue(&env.shared, (&target, &to), (inst.site, mask), copies);
     env.counters.peak_bytes_in_flight =
         env.counters.peak_bytes_in_flight.max(warp.copies.peak_bytes);
     if reading != 0 {
-        count::<Global>(env, &from, reading, BYTES as u64, Access::Load);
+        count::<Global>(env, inst.site, &from, reading, BYTES as u64, Access::Load);
         note_sources(env, (warp.index, inst.site), &from, (reading, partly), &sizes, BYTES as u32);
     }
     observe::<Shared>(env, (warp.index, inst), &to, mask, BYTES as u64, Access::Store)
@@ -147,8 +148,13 @@ fn read<const BYTES: usize, const WORDS: usize>(
         .filter(|region| !checked || reading & !region.permits(&spots, Access::Load) == 0);
     let Some(region) = source else { return false };
     let places = region.data.at(&spots);
-    for lane in 0..LANES {
-        if reading >> lane & 1 != 0 {
+    if reading == ALL {
+        for lane in 0..LANES {
+            let words: [u32; WORDS] = places.load_lane(lane);
+            data[lane][..WORDS].copy_from_slice(&words);
+        }
+    } else {
+        for lane in lanes(reading) {
             let words: [u32; WORDS] = places.load_lane(lane);
             data[lane][..WORDS].copy_from_slice(&words);
         }

@@ -168,7 +168,7 @@ impl<R: Resolve + 'static> Exec for Store<R> {
             Ok(unchanging) => unchanging,
             Err(refused) => return refuse::<R>(env, warp.local.as_ref(), refused),
         };
-        count::<R>(env, &at, lanes, ROW_BYTES as u64, Access::Store);
+        count::<R>(env, inst.site, &at, lanes, ROW_BYTES as u64, Access::Store);
         let changing = lanes & !unchanging;
         check_races::<R>(env, (warp.index, inst), &at, changing, ROW_BYTES as u64, Access::Store)
     }

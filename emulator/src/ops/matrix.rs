@@ -172,7 +172,8 @@ impl<T: Operand<P>, const P: usize, const K: usize> Exec for MmaF32<T, P, K> {
         if env.launch.mma == MmaMode::BitAccurate {
             return any::<K, false>(&mut warp.regs, inst, env.launch.sm);
         }
-        let words = |index: usize| &warp.regs.words[inst.list[index % inst.list.len()] as usize];
+        let last = inst.list.len() - 1;
+        let words = |index: usize| &warp.regs.words[inst.list[index.min(last)] as usize];
         let (a_registers, b_registers) = (16 * K / P / LANES, 8 * K / P / LANES);
         let first_c = 4 + a_registers + b_registers;
         let mut out = [Lanes([0; LANES]); 4];

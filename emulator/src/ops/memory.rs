@@ -260,7 +260,7 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Store<BYTES, WORDS> {
         };
         env.hints[inst.site as usize] = hint;
         in_space!(elements.space, R => {
-            count::<R>(env, &at, mask, BYTES as u64, Access::Store);
+            count::<R>(env, inst.site, &at, mask, BYTES as u64, Access::Store);
             let changing = mask & !unchanging;
             check_races::<R>(env, (warp.index, inst), &at, changing, BYTES as u64, Access::Store)
         })

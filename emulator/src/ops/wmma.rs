@@ -268,7 +268,7 @@ fn lines(
 
 impl Lines {
     /// Counts the traffic as if each lane moved an equal share in pieces of up to 16 bytes.
-    fn count<R: Resolve>(&self, env: &mut Env<'_>, access: Access) {
+    fn count<R: Resolve>(&self, env: &mut Env<'_>, site: u32, access: Access) {
         let total = self.bytes * self.lines as u64;
         let piece = (total / LANES as u64).clamp(1, 16).min(self.bytes);
         let pieces = total / piece;
@@ -281,7 +281,7 @@ impl Lines {
             let addresses =
                 Lanes(std::array::from_fn(|lane| address(first + (lane as u64).min(here - 1))));
             let mask = if here == LANES as u64 { ALL } else { (1 << here) - 1 };
-            count::<R>(env, &addresses, mask, piece, access);
+            count::<R>(env, site, &addresses, mask, piece, access);
             first += here;
         }
     }
@@ -339,7 +339,7 @@ impl<R: Resolve + 'static> Exec for Load<R> {
                 region.data.read(offset, &mut line[at as usize..(at + bytes) as usize]);
             }
         }
-        lines.count::<R>(env, Access::Load);
+        lines.count::<R>(env, inst.site, Access::Load);
         let value = |lane: usize, index: usize| {
             let (row, column) = fragment.place(lane, index);
             let (line, at) = if columns_first { (column, row) } else { (row, column) };
@@ -407,7 +407,7 @@ impl<R: Resolve + 'static> Exec for Store<R> {
                 region.mark_written(offset, bytes as usize);
             }
         }
-        lines.count::<R>(env, Access::Store);
+        lines.count::<R>(env, inst.site, Access::Store);
         Flow::Next
     }
 }

@@ -243,6 +243,18 @@ impl Order {
         &self.warps[warp as usize].class(lane).knows.warps
     }
 
+    /// The clocks up to which a warp has seen its own accesses, and those of everybody in the CTA; none where its lanes do
+    /// not all know the same.
+    #[inline(always)]
+    pub(crate) fn floors(&self, warp: u32) -> Option<(u32, u32)> {
+        let [class] = &self.warps[warp as usize].classes[..] else { return None };
+        let seen = &class.knows.warps;
+        // The agent has done nothing to be seen before its first copy lands.
+        let count = self.warps.len() + usize::from(self.agent_clock > 0);
+        let least = seen[..count].iter().map(Seen::floor).min()?;
+        Some((seen[warp as usize].floor(), least))
+    }
+
     /// What a lane knows of other CTAs.
     pub(crate) fn others(&self, warp: u32, lane: usize) -> &Others {
         &self.warps[warp as usize].class(lane).knows.others

@@ -14,6 +14,12 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// The clock up to which the accesses of all lanes have been seen.
+    #[inline(always)]
+    pub(crate) fn floor(&self) -> u32 {
+        self.floor
+    }
+
     /// Whether an access of a lane at a clock has been seen.
     #[inline(always)]
     pub(crate) fn covers(&self, lane: usize, clock: u32) -> bool {
