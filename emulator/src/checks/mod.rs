@@ -2,3 +2,4 @@
 
 pub(crate) mod global_races;
 pub(crate) mod order;
+pub(crate) mod taint;

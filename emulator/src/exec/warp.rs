@@ -3,6 +3,7 @@
 use super::barrier::Votes;
 use super::lanes::{ALL, LANES, Lanes, Mask, Registers};
 use super::stack::Stack;
+use crate::checks::taint::Taint;
 use crate::lower::kernel::{ConstantValue, Kernel, Uniform};
 use crate::memory::FIRST_OFFSET;
 use crate::memory::region::Region;
@@ -74,6 +75,8 @@ pub(crate) struct Warp {
     pub(crate) stack: Option<Box<Stack>>,
     /// Local memory of all lanes, one after the other.
     pub(crate) local: Option<Region>,
+    /// Undefined values, if there are any.
+    pub(crate) taint: Option<Box<Taint>>,
     /// Asynchronous copies that nobody has waited for.
     pub(crate) copies: super::copies::Copies,
 }
@@ -101,6 +104,7 @@ impl Warp {
             clock_reads: 0,
             stack: (!kernel.callees.is_empty()).then(|| Box::new(Stack::new(kernel.stack_bottom))),
             local: local.flatten(),
+            taint: None,
             copies: Default::default(),
         }
     }
@@ -129,6 +133,7 @@ impl Warp {
         self.clock_reads = 0;
         self.carry = 0;
         self.written.fill(0);
+        self.taint = None;
         self.copies.clear();
         if let Some(stack) = &mut self.stack {
             stack.clear();

@@ -206,20 +206,47 @@ pub(crate) fn refuse<R: Resolve>(
     local: Option<&Region>,
     refused: Refused,
 ) -> Flow {
+    let Refused { lane, address, .. } = refused;
+    let memory = Memory { launch: env.launch, shared: &env.shared, local };
+    let (kind, message) = explain::<R>(&memory, refused);
+    env.report(Report { kind, lane, message, address: Some(address), notes: Vec::new() })
+}
+
+/// Why an access was refused.
+pub(crate) fn explain<R: Resolve>(memory: &Memory<'_>, refused: Refused) -> (FindingKind, String) {
     let Refused { lane, address, bytes, access } = refused;
     let verb = access.verb();
-    let memory = Memory { launch: env.launch, shared: &env.shared, local };
     let (kind, message) = if address % bytes != 0 {
         let message =
             format!("{bytes}-byte {verb} at {address:#x}, which is not a multiple of {bytes}");
         (FindingKind::Misaligned, message)
-    } else if let Some((region, offset)) = R::find(&memory, &mut 0, lane, address, bytes) {
+    } else if let Some((region, offset)) = R::find(memory, &mut 0, lane, address, bytes) {
         shadowed(region, offset, refused, R::SPACE)
     } else {
-        outside(&memory, R::SPACE, refused)
+        outside(memory, R::SPACE, refused)
     };
-    let message = format!("{message}{}", described(&memory, R::SPACE, address));
-    env.report(Report { kind, lane, message, address: Some(address), notes: Vec::new() })
+    (kind, format!("{message}{}", described(memory, R::SPACE, address)))
+}
+
+/// Where a load lies whose only fault may be that it reads shared or local memory which nobody has written, and
+/// which of its bytes are that, bit by bit.
+pub(crate) fn unwritten<'m, R: Resolve>(
+    memory: &Memory<'m>,
+    lane: usize,
+    address: u64,
+    bytes: u64,
+) -> Option<(&'m Region, usize, u32)> {
+    let aligned = address.is_multiple_of(bytes);
+    let (region, offset) =
+        aligned.then(|| R::find(memory, &mut 0, lane, address, bytes)).flatten()?;
+    let bits = (0..bytes as usize)
+        .filter(|at| region.state(offset + at) & INIT == 0)
+        .fold(0, |bits, at| bits | 1u32 << at);
+    let allowed = match region.base {
+        FIRST_OFFSET => region.all(offset, bytes as usize, FORBIDDEN | IN_FLIGHT, 0),
+        _ => permitted(region, offset, bytes as usize, Access::Load),
+    };
+    allowed.then_some((region, offset, bits))
 }
 
 /// An access inside live memory that the shadow forbids.
