@@ -11,4 +11,5 @@ pub(crate) mod races;
 pub(crate) mod registers;
 pub(crate) mod shared_races;
 pub(crate) mod stretch;
+pub(crate) mod taint;
 pub(crate) mod words;

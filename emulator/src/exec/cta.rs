@@ -59,6 +59,7 @@ impl<'l> Cta<'l> {
             bulk: Bulk::default(),
             committing: false,
             report: None,
+            blamed: None,
             waiting: 0,
             wanted: 0,
             undefined: 0,
@@ -182,6 +183,7 @@ impl<'l> Cta<'l> {
     /// Completes the report of the environment with where it happened.
     pub(crate) fn finding_at(&mut self, warp: usize, pc: u32) -> Finding {
         let launch = self.env.launch;
+        let pc = self.env.blamed.take().unwrap_or(pc);
         let report = self.env.report.take().unwrap_or_else(|| {
             let message = "the launch ended here without a reason".into();
             Box::new(Report {

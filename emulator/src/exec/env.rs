@@ -75,6 +75,8 @@ pub(crate) struct Env<'l> {
     pub(crate) committing: bool,
     /// Why the last handler returned [`Flow::Fault`].
     pub(crate) report: Option<Box<Report>>,
+    /// The instruction that the report is about, if not the one that ran.
+    pub(crate) blamed: Option<u32>,
     /// Lanes that stay, after [`Flow::Meet`].
     pub(crate) waiting: Mask,
     /// Lanes that they wait for, after [`Flow::Meet`].

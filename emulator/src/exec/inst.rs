@@ -13,6 +13,8 @@ use super::wide::with_features;
 pub(crate) enum Flow {
     /// Go on with the next instruction.
     Next,
+    /// As [`Flow::Next`], but some results are undefined (see [`crate::checks::taint`]).
+    Undefined,
     /// The executing lanes go to [`Inst::aux`].
     Branch,
     /// The executing lanes go where [`Env::targets`] says, lane by lane.

@@ -9,7 +9,7 @@ use super::env::Env;
 use super::inst::{Flow, UNTRACKED};
 use super::lanes::{Mask, lanes};
 use super::warp::{CREDIT, Group, State, Warp};
-use crate::checks::registers;
+use crate::checks::{registers, taint};
 use crate::finding::FindingKind;
 use crate::launch::Checks;
 
@@ -137,6 +137,7 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
     let group = warp.groups[index];
     let (mut pc, active) = (group.pc, group.mask);
     let others = warp.groups.len() > 1;
+    let tainted = warp.taint.is_some();
     // Where another group waits or stands: reaching it means that they may merge.
     let limit = warp.groups.iter().filter(|g| g.pc > pc).map(|g| g.pc).min().unwrap_or(u32::MAX);
     let turn = end - warp.steps;
@@ -148,6 +149,7 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
     while left > 0 && pc < limit {
         // Instructions without guard and checks, one after the other, are all that most kernels run.
         let most = usize::try_from(left).unwrap_or(usize::MAX).min((limit - pc) as usize);
+        let most = if tainted { 0 } else { most };
         let mut flow = Flow::Next;
         let mut done = 0;
         for inst in code[pc as usize..].iter().take(most).take_while(|inst| inst.plain) {
@@ -167,10 +169,8 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
         let (mut mask, mut tracked) = (active, false);
         if flow == Flow::Next {
             mask &= warp.regs.pred(inst.guard, inst.flip);
-            tracked = inst.tracked != UNTRACKED && check_registers;
-            if tracked
-                && let Err(()) = registers::check_reads(warp, env, inst.tracked, active, mask)
-            {
+            tracked = (inst.tracked != UNTRACKED && check_registers) | tainted;
+            if tracked && let Err(()) = before(warp, env, pc, active, mask) {
                 pause = Pause::Fault(pc);
                 break;
             }
@@ -184,9 +184,16 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
         match flow {
             Flow::Next => {
                 if tracked {
-                    registers::note_writes(warp, env, inst.tracked, mask);
+                    after(warp, env, pc, mask);
                 }
                 pc += 1;
+            }
+            Flow::Undefined => {
+                if tracked {
+                    after(warp, env, pc, mask);
+                }
+                pc += 1;
+                break;
             }
             Flow::Branch if mask == active => {
                 env.tally.add(start, pc + 1, active);
@@ -200,7 +207,7 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
             flow => {
                 if tracked {
                     let left = if flow == Flow::Meet { mask & !env.waiting } else { mask };
-                    registers::note_writes(warp, env, inst.tracked, left);
+                    after(warp, env, pc, left);
                 }
                 env.tally.add(start, pc + 1, active);
                 warp.steps += budget - left;
@@ -294,11 +301,30 @@ fn part(warp: &mut Warp, env: &mut Env<'_>, index: usize, pc: u32, mask: Mask, f
             add(mask, pc, State::Retry { events: env.mbarriers.events });
             add(rest, pc + 1, State::Ready);
         }
-        Flow::Next | Flow::Fault => {}
+        Flow::Next | Flow::Undefined | Flow::Fault => {}
     }
     warp.groups.swap_remove(index);
 }
 
+/// What is checked before an instruction that needs it: its registers are written, and no undefined value decides anything.
+fn before(warp: &mut Warp, env: &mut Env<'_>, pc: u32, active: Mask, mask: Mask) -> Result<(), ()> {
+    let tracked = env.launch.kernel.code[pc as usize].tracked;
+    if tracked != UNTRACKED && env.launch.checks.contains(Checks::REGISTERS) {
+        registers::check_reads(warp, env, tracked, active, mask)?;
+    }
+    if warp.taint.is_some() { taint::before(warp, env, pc, active, mask) } else { Ok(()) }
+}
+
+/// Notes what the lanes of `mask` have written.
+fn after(warp: &mut Warp, env: &mut Env<'_>, pc: u32, mask: Mask) {
+    let tracked = env.launch.kernel.code[pc as usize].tracked;
+    if tracked != UNTRACKED && env.launch.checks.contains(Checks::REGISTERS) {
+        registers::note_writes(warp, env, tracked, mask);
+    }
+    if warp.taint.is_some() {
+        taint::after(warp, env, pc, mask);
+    }
+}
 /// Executes the instruction at which a group waits for the end of the round.
 pub(crate) fn commit(warp: &mut Warp, env: &mut Env<'_>, mask: Mask) -> Option<Stop> {
     let index = warp.groups.iter().position(|g| g.mask & mask != 0 && g.state == State::Defer)?;

@@ -3,6 +3,7 @@
 use super::barrier::Votes;
 use super::lanes::{ALL, LANES, Lanes, Mask, Registers};
 use super::stack::Stack;
+use crate::checks::taint::Taint;
 use crate::lower::kernel::{ConstantValue, Kernel, Uniform};
 use crate::memory::FIRST_OFFSET;
 use crate::memory::region::Region;
@@ -78,6 +79,8 @@ pub(crate) struct Warp {
     pub(crate) stack: Option<Box<Stack>>,
     /// Local memory of all lanes, one after the other.
     pub(crate) local: Option<Region>,
+    /// Undefined values, if there are any.
+    pub(crate) taint: Option<Box<Taint>>,
     /// Asynchronous copies that nobody has waited for.
     pub(crate) copies: super::copies::Copies,
 }
@@ -107,6 +110,7 @@ impl Warp {
             clock_reads: 0,
             stack: (!kernel.callees.is_empty()).then(|| Box::new(Stack::new(kernel.stack_bottom))),
             local: local.flatten(),
+            taint: None,
             copies: Default::default(),
         }
     }
@@ -136,6 +140,7 @@ impl Warp {
         self.carry = 0;
         self.in_cluster = 0;
         self.written.fill(0);
+        self.taint = None;
         self.copies.clear();
         if let Some(stack) = &mut self.stack {
             stack.clear();

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::call::InPlace;
 use super::callee::{Frame, Graph, Pending};
+use super::flow::Passage;
 use super::form::Form;
 use super::kernel::{Constant, ConstantValue, Param, SharedVariable};
 use super::plan::{Meta, Plan};
@@ -424,7 +425,9 @@ impl<'s> Body<'s> {
         }
         let guarded = ins.guard.is_some();
         let proves = !guarded && !partial;
-        let meta = Meta { reads, writes, guarded, proves, targets, falls: falls || guarded };
+        let passage = Passage::of(pattern.class, ins.opcode, &ins.modifiers);
+        let falls = falls || guarded;
+        let meta = Meta { reads, writes, passage, guarded, proves, targets, falls };
         self.push(inst, ins.line, pattern.class, meta);
         Ok(())
     }

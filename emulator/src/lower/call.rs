@@ -2,6 +2,7 @@
 
 use super::body::Body;
 use super::callee::{Callee, Frame, Pending, Span, frame_of, function_address};
+use super::flow::Passage;
 use super::form::Form;
 use super::plan::{Meta, Plan};
 use super::symbols::{Register, Symbol};
@@ -277,7 +278,15 @@ impl<'s> Body<'s> {
             inst,
             line,
             InstructionClass::Move,
-            Meta { reads, writes, guarded: false, proves: true, targets: vec![], falls: true },
+            Meta {
+                reads,
+                writes,
+                passage: Passage::Through,
+                guarded: false,
+                proves: true,
+                targets: vec![],
+                falls: true,
+            },
         );
         Ok(())
     }
@@ -297,6 +306,7 @@ impl<'s> Body<'s> {
         let meta = Meta {
             reads,
             writes: Vec::new(),
+            passage: Passage::Defined,
             guarded: true,
             proves: false,
             targets: vec![end],

@@ -7,6 +7,7 @@ use crate::parse::ast::BlockLimits;
 use crate::types::Class;
 
 use super::callee::{Callee, function_address};
+use super::flow::DataFlow;
 use super::special::Special;
 
 /// An entry, lowered.
@@ -18,6 +19,8 @@ pub(crate) struct Kernel {
     pub(crate) lines: Vec<u32>,
     /// Class of each instruction.
     pub(crate) classes: Vec<InstructionClass>,
+    /// How values pass through each instruction.
+    pub(crate) flow: DataFlow,
     /// Registers of 32 bits, constants included.
     pub(crate) words: usize,
     /// Registers of 64 bits, constants included.

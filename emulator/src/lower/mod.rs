@@ -3,6 +3,7 @@
 pub(crate) mod body;
 pub(crate) mod call;
 pub(crate) mod callee;
+pub(crate) mod flow;
 pub(crate) mod form;
 pub(crate) mod kernel;
 pub(crate) mod plan;
@@ -11,6 +12,7 @@ pub(crate) mod symbols;
 pub(crate) mod table;
 
 use body::Body;
+use flow::DataFlow;
 use kernel::{Kernel, Track};
 use plan::Plan;
 
@@ -34,6 +36,7 @@ pub(crate) fn entry(tree: &Tree<'_>, function: &Function<'_>) -> Result<Kernel, 
     let mut body = Body::lower(tree, function, Some(&plan))?;
     let tracks = tracks(&mut body, &plan);
     let [words, doubles, preds] = body.slots.map(|n| n as usize);
+    let flow = DataFlow::new(&body.metas, &body.registers, &plan);
     let callees = call::finished(&body, &plan);
     let stack_bottom = body.local_bytes.next_multiple_of(16);
     let local_bytes = stack_bottom + callee::stack_bytes(&callees);
@@ -42,6 +45,7 @@ pub(crate) fn entry(tree: &Tree<'_>, function: &Function<'_>) -> Result<Kernel, 
         code: body.code,
         lines: body.lines,
         classes: body.classes,
+        flow,
         words,
         doubles,
         preds,

@@ -4,6 +4,7 @@
 //! (definite assignment; threads follow the graph one by one, so divergence changes nothing).
 //! Only registers that have a read beyond that proof are tracked while the kernel runs.
 
+use super::flow::Passage;
 use super::symbols::Register;
 use crate::types::Class;
 
@@ -12,6 +13,8 @@ use crate::types::Class;
 pub(crate) struct Meta {
     pub(crate) reads: Vec<u32>,
     pub(crate) writes: Vec<u32>,
+    /// What becomes of undefined operands.
+    pub(crate) passage: Passage,
     /// Whether it has a guard.
     pub(crate) guarded: bool,
     /// Whether its writes are certain: no guard, and a defined result in every lane.

@@ -8,11 +8,14 @@ use std::marker::PhantomData;
 
 use super::Lowered;
 use super::matrix::expect_all;
+use crate::checks::access::unwritten;
+use crate::checks::taint;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{ALL, LANES, Lanes, Mask};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use crate::exec::warp::Warp;
 use crate::launch::Checks;
+use crate::lower::flow::Slot;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
@@ -21,7 +24,7 @@ use crate::memory::access::{
 };
 use crate::memory::cells::spots::{Spots, Words};
 use crate::memory::find;
-use crate::types::{Space, Type};
+use crate::types::{Class, Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
     row("ldmatrix.sync.aligned.m8n8.x1|x2|x4[.trans][.shared|shared::cta].b16 d, [p]", ldmatrix)
@@ -98,19 +101,75 @@ impl<R: Resolve + 'static> Exec for Load<R> {
         let at = addresses(&warp.regs, inst);
         let lanes = address_lanes(inst.list.len());
         let mut rows = [[0; 4]; LANES];
+        let mut missing = None;
         if let Err(refused) = load_rows(&memory(warp, env), R::SPACE, &at, lanes, &mut rows) {
-            return refuse::<R>(env, warp.local.as_ref(), refused);
+            match load_unwritten::<R>(&memory(warp, env), &at, lanes, &mut rows) {
+                Ok(found) => missing = Some(found),
+                Err(lane) => {
+                    let refused = Refused { lane, address: at.0[lane], ..refused };
+                    return refuse::<R>(env, warp.local.as_ref(), refused);
+                }
+            }
         }
         for (rows, &slot) in rows.chunks_exact(8).zip(&inst.list) {
-            let mut out = Lanes([0; LANES]);
-            out.0.copy_from_slice(rows.as_flattened());
-            if inst.aux & TRANSPOSED != 0 {
-                out = transposed(&out);
-            }
-            warp.regs.words[slot as usize] = out;
+            warp.regs.words[slot as usize] = matrix(rows, inst);
         }
-        observe::<R>(env, (warp.index, inst), &at, lanes, ROW_BYTES as u64, Access::Load)
+        let flow =
+            observe::<R>(env, (warp.index, inst), &at, lanes, ROW_BYTES as u64, Access::Load);
+        match missing {
+            Some(missing) if flow == Flow::Next => undefined::<R>(warp, env, inst, &at, &missing),
+            _ => flow,
+        }
     }
+}
+
+/// What each lane gets of a matrix of eight rows.
+#[inline(always)]
+fn matrix(rows: &[[u32; 4]], inst: &Inst) -> Lanes<u32> {
+    let mut out = Lanes([0; LANES]);
+    out.0.copy_from_slice(rows.as_flattened());
+    if inst.aux & TRANSPOSED != 0 { transposed(&out) } else { out }
+}
+
+/// Loads rows some of which nobody has written, and gives ones where they are not; the first lane at fault if there is another
+/// fault.
+#[cold]
+fn load_unwritten<R: Resolve>(
+    memory: &Memory<'_>,
+    at: &Lanes<u64>,
+    mask: Mask,
+    rows: &mut [[u32; 4]; LANES],
+) -> Result<[[u32; 4]; LANES], usize> {
+    let mut missing = [[0; 4]; LANES];
+    for lane in lanes(mask) {
+        let found = unwritten::<R>(memory, lane, at.0[lane], ROW_BYTES as u64);
+        let (region, offset, bytes) = found.ok_or(lane)?;
+        for word in 0..4 {
+            rows[lane][word] = region.load(offset + 4 * word);
+            let bits = (0..4).filter(|at| bytes >> (4 * word + at) & 1 != 0);
+            missing[lane][word] = bits.fold(0, |bits, at| bits | 0xff << (8 * at));
+        }
+    }
+    Ok(missing)
+}
+
+/// Notes which lanes have got elements that nobody has written.
+#[cold]
+fn undefined<R: Resolve>(
+    warp: &mut Warp,
+    env: &Env<'_>,
+    inst: &Inst,
+    at: &Lanes<u64>,
+    missing: &[[u32; 4]; LANES],
+) -> Flow {
+    let lane = missing.iter().position(|row| *row != [0; 4]).unwrap_or(0);
+    let bytes = ROW_BYTES as u64;
+    let refused = Refused { lane, address: at.0[lane], bytes, access: Access::Load };
+    let registers = missing.chunks_exact(8).zip(&inst.list).map(|(rows, &slot)| {
+        (Slot::new(Class::Word, slot), Lanes(matrix(rows, inst).0.map(u64::from)))
+    });
+    taint::loaded::<R>(warp, env, inst.site, ALL, refused, registers);
+    Flow::Undefined
 }
 
 fn memory<'m>(warp: &'m Warp, env: &'m Env<'_>) -> Memory<'m> {
@@ -168,10 +227,39 @@ impl<R: Resolve + 'static> Exec for Store<R> {
             Ok(unchanging) => unchanging,
             Err(refused) => return refuse::<R>(env, warp.local.as_ref(), refused),
         };
+        if warp.taint.is_some() && store_undefined::<R>(warp, env, inst, &at) == Flow::Fault {
+            return Flow::Fault;
+        }
         count::<R>(env, &at, lanes, ROW_BYTES as u64, Access::Store);
         let changing = lanes & !unchanging;
         check_races::<R>(env, (warp.index, inst), &at, changing, ROW_BYTES as u64, Access::Store)
     }
+}
+
+/// Leaves the words of rows unwritten where the elements that were stored are undefined.
+#[cold]
+fn store_undefined<R: Resolve>(
+    warp: &Warp,
+    env: &mut Env<'_>,
+    inst: &Inst,
+    at: &Lanes<u64>,
+) -> Flow {
+    let Some(taint) = &warp.taint else { return Flow::Next };
+    for (index, &slot) in inst.list.iter().enumerate() {
+        let slot = Slot::new(Class::Word, slot);
+        let mut matrix = Lanes(taint.bits(slot).0.map(|bits| bits as u32));
+        if inst.aux & TRANSPOSED != 0 {
+            matrix = transposed(&matrix);
+        }
+        // The word of each lane, at its place.
+        let word = |lane: usize| at.0[8 * index + lane / 4].wrapping_add(lane as u64 % 4 * 4);
+        let (at, bits) = (Lanes(std::array::from_fn(word)), Lanes(matrix.0.map(u64::from)));
+        let flow = taint::stored::<R>(warp, env, inst.site, (slot, &bits), &at, 4);
+        if flow == Flow::Fault {
+            return flow;
+        }
+    }
+    Flow::Next
 }
 
 /// Gives the lanes whose row is stored as it was: writing the same value twice is no race.

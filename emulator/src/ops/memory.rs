@@ -5,22 +5,25 @@
 //! they run when the round commits, unless their scope is the CTA.
 
 use super::Lowered;
+use crate::checks::access::unwritten;
+use crate::checks::taint;
 use crate::error::Fault;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{LANES, Lanes, Mask, Registers};
+use crate::exec::lanes::{LANES, Lanes, Mask, Registers, lanes};
 use crate::exec::warp::Warp;
 use crate::exec::wide::{self, Routine};
 use crate::launch::Checks;
+use crate::lower::flow::Slot;
 use crate::lower::form::{ACQUIRES, Form, Place, RELEASES, STRONG, WIDER};
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
-    Access, Generic, Global, Local, Memory, Param, Shared, addresses, check_races, count, observe,
-    refuse,
+    Access, Generic, Global, Local, Memory, Param, Refused, Shared, addresses, check_races, count,
+    observe, refuse,
 };
 use crate::memory::cells::spots::{Spots, Words};
 use crate::memory::{GLOBAL_BASE, WINDOW_BYTES, find};
-use crate::types::{Kind, Space, Type};
+use crate::types::{Class, Kind, Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
     row(
@@ -122,12 +125,15 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Load<BYTES, WORDS> {
         let region = find::place(&memory, elements.space, &mut hint, &at, mask, &mut spots)
             .filter(|region| !checked || mask & !region.permits(&spots, Access::Load) == 0);
         let mut words = [Lanes([0; LANES]); WORDS];
+        let mut missing = None;
         if let Some(region) = region {
             region.data.at(&spots).load(&mut words);
-        } else if let Some(flow) =
-            load_one_by_one::<BYTES, WORDS>(warp, env, elements.space, &at, mask, &mut words)
-        {
-            return flow;
+        } else {
+            match load_one_by_one::<BYTES, WORDS>(warp, env, elements.space, &at, mask, &mut words)
+            {
+                Ok(found) => missing = found,
+                Err(flow) => return flow,
+            }
         }
         env.hints[inst.site as usize] = hint;
         if elements.are_words(inst.list.len()) {
@@ -137,10 +143,46 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Load<BYTES, WORDS> {
         } else {
             wide::call(Deliver { regs: &mut warp.regs, inst, mask, words: &words });
         }
-        in_space!(elements.space, R => {
+        let flow = in_space!(elements.space, R => {
             observe::<R>(env, (warp.index, inst), &at, mask, BYTES as u64, Access::Load)
-        })
+        });
+        match missing {
+            Some(missing) if flow == Flow::Next => {
+                undefined::<BYTES>(warp, env, inst, &at, mask, &missing)
+            }
+            _ => flow,
+        }
     }
+}
+
+/// Notes which lanes of which registers a load has left undefined, because these bytes were never written.
+#[cold]
+fn undefined<const BYTES: usize>(
+    warp: &mut Warp,
+    env: &Env<'_>,
+    inst: &Inst,
+    at: &Lanes<u64>,
+    mask: Mask,
+    missing: &Lanes<u32>,
+) -> Flow {
+    let Elements { space, bytes, signed, register } = Elements::of(inst);
+    let lane = missing.0.iter().position(|&bytes| bytes != 0).unwrap_or(0);
+    let refused = Refused { lane, address: at.0[lane], bytes: BYTES as u64, access: Access::Load };
+    let class = if register == 64 { Class::Double } else { Class::Word };
+    let registers = inst.list.iter().enumerate().map(|(index, &slot)| {
+        let first = index as u32 * bytes;
+        let bits = |lane: usize| {
+            let here = missing.0[lane] >> first;
+            let ones = |byte: u32| if here >> byte & 1 != 0 { 0xff << (8 * byte) } else { 0 };
+            let loaded: u64 = (0..bytes).fold(0, |bits, byte| bits | ones(byte));
+            // Extension by sign repeats the topmost bit.
+            let top = 8 * bytes - 1;
+            if signed && loaded >> top & 1 != 0 { loaded | u64::MAX << top } else { loaded }
+        };
+        (Slot::new(class, slot), Lanes(std::array::from_fn(bits)))
+    });
+    in_space!(space, R => taint::loaded::<R>(warp, env, inst.site, mask, refused, registers));
+    Flow::Undefined
 }
 
 /// Takes elements out of words and puts them, extended, into registers.
@@ -258,6 +300,9 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Store<BYTES, WORDS> {
             }
         };
         env.hints[inst.site as usize] = hint;
+        if warp.taint.is_some() && store_undefined(warp, env, inst, &at, mask) == Flow::Fault {
+            return Flow::Fault;
+        }
         in_space!(elements.space, R => {
             count::<R>(env, &at, mask, BYTES as u64, Access::Store);
             let changing = mask & !unchanging;
@@ -266,11 +311,39 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Store<BYTES, WORDS> {
     }
 }
 
+/// Leaves memory unwritten where the value that was stored is undefined.
+#[cold]
+fn store_undefined(
+    warp: &Warp,
+    env: &mut Env<'_>,
+    inst: &Inst,
+    at: &Lanes<u64>,
+    mask: Mask,
+) -> Flow {
+    let Elements { space, bytes, register, .. } = Elements::of(inst);
+    let class = if register == 64 { Class::Double } else { Class::Word };
+    for (index, &slot) in inst.list.iter().enumerate() {
+        let at = Lanes(at.0.map(|address| address.wrapping_add(index as u64 * u64::from(bytes))));
+        let slot = Slot::new(class, slot);
+        let bits = warp.taint.as_ref().map_or_else(Lanes::default, |taint| taint.bits(slot));
+        let executing = |lane: usize| if mask >> lane & 1 != 0 { bits.0[lane] } else { 0 };
+        let bits = Lanes(std::array::from_fn(executing));
+        let flow = in_space!(space, R => {
+            taint::stored::<R>(warp, env, inst.site, (slot, &bits), &at, bytes as usize)
+        });
+        if flow == Flow::Fault {
+            return flow;
+        }
+    }
+    Flow::Next
+}
+
 fn has_races(checks: Checks) -> bool {
     checks.contains(Checks::SHARED_RACES) || checks.contains(Checks::GLOBAL_RACES)
 }
 
-/// Loads lane by lane, from different regions or until one is at fault: that gives what to return.
+/// Loads lane by lane, from different regions or until one is at fault: that gives what to return. If the only fault is
+/// that shared or local memory was never written, the load is carried out and these bytes are given back, lane by lane.
 #[inline(never)]
 fn load_one_by_one<const BYTES: usize, const WORDS: usize>(
     warp: &Warp,
@@ -279,7 +352,7 @@ fn load_one_by_one<const BYTES: usize, const WORDS: usize>(
     at: &Lanes<u64>,
     mask: Mask,
     words: &mut Words<WORDS>,
-) -> Option<Flow> {
+) -> Result<Option<Box<Lanes<u32>>>, Flow> {
     let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
     let how = (Access::Load, env.launch.checks.contains(Checks::MEMORY));
     let visited =
@@ -289,8 +362,22 @@ fn load_one_by_one<const BYTES: usize, const WORDS: usize>(
                 words.0[lane] = word;
             }
         });
-    let refused = visited.err()?;
-    Some(in_space!(space, R => refuse::<R>(env, warp.local.as_ref(), refused)))
+    let Err(refused) = visited else { return Ok(None) };
+    let mut missing = Box::new(Lanes([0; LANES]));
+    for lane in lanes(mask) {
+        let found = in_space!(space, R => unwritten::<R>(&memory, lane, at.0[lane], BYTES as u64));
+        let Some((region, offset, bytes)) = found else {
+            let refused = Refused { lane, address: at.0[lane], ..refused };
+            return Err(in_space!(space, R => refuse::<R>(env, warp.local.as_ref(), refused)));
+        };
+        missing.0[lane] = bytes;
+        for (index, words) in words.iter_mut().enumerate() {
+            let mut word = [0; 4];
+            region.data.read(offset + 4 * index, &mut word[..BYTES.min(4)]);
+            words.0[lane] = u32::from_le_bytes(word);
+        }
+    }
+    Ok(Some(missing))
 }
 
 /// Stores lane by lane, as [`load_one_by_one`]; gives the lanes whose store left every byte as it was.
@@ -518,12 +605,12 @@ mod tests {
         assert_eq!(found("ld.shared.u32 %d, [%x];"), FindingKind::WrongSpace);
         let found = |text: &str| finding(text).kind;
         assert_eq!(
-            found("{ .shared .b32 s; ld.shared.u32 %d, [s]; }"),
+            found("{ .shared .b32 s; ld.shared.u32 %d, [s]; setp.ne.u32 %p, %d, 0; @%p trap; }"),
             FindingKind::UninitialisedMemory
         );
         assert_eq!(found("{ .shared .b32 s; ld.shared.u32 %d, [s+4]; }"), FindingKind::OutOfBounds);
         assert_eq!(
-            found("{ .local .b32 s; ld.local.u32 %d, [s]; }"),
+            found("{ .local .b32 s; ld.local.u32 %d, [s]; setp.ne.u32 %p, %d, 0; @%p trap; }"),
             FindingKind::UninitialisedMemory
         );
         assert_eq!(

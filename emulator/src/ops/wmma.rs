@@ -9,6 +9,8 @@ use super::Lowered;
 use super::matrix::expect_all;
 use super::matrix_double::fused;
 use super::number::{Rounding, half_from, half_value};
+use crate::checks::access::unwritten;
+use crate::checks::taint;
 use crate::error::Fault;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
@@ -16,6 +18,7 @@ use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers};
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
 use crate::launch::MmaMode;
+use crate::lower::flow::Slot;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
@@ -25,7 +28,7 @@ use crate::memory::access::{
 use crate::tensor::dot::Model;
 use crate::tensor::format::Format;
 use crate::tensor::wmma::{Fragment, Matrix, Shape};
-use crate::types::{Space, Type};
+use crate::types::{Class, Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
     row("wmma.load.a|b.sync.aligned.row|col.m16n16k16|m8n32k16|m32n8k16[.global|shared|shared::cta].f16 r, [p], stride", load)
@@ -327,7 +330,8 @@ impl<R: Resolve + 'static> Exec for Load<R> {
             Ok(lines) => lines,
             Err(flow) => return flow,
         };
-        let mut content = [[0; LINE]; 32];
+        let (mut content, mut missing) = ([[0; LINE]; 32], [[0; LINE]; 32]);
+        let mut first_missing = None;
         let mut hint = u32::MAX;
         for (index, line) in content.iter_mut().enumerate().take(lines.lines) {
             let start = lines.base.wrapping_add(index as u64 * lines.step);
@@ -339,9 +343,20 @@ impl<R: Resolve + 'static> Exec for Load<R> {
                     R::find(&memory, &mut hint, 0, address, bytes).filter(|(region, offset)| {
                         permitted(region, *offset, bytes as usize, Access::Load)
                     });
-                let Some((region, offset)) = found else {
-                    let refused = Refused { lane: 0, address, bytes, access: Access::Load };
-                    return refuse::<R>(env, warp.local.as_ref(), refused);
+                let refused = Refused { lane: 0, address, bytes, access: Access::Load };
+                let (region, offset) = match found {
+                    Some(found) => found,
+                    None => match unwritten::<R>(&memory, 0, address, bytes) {
+                        Some((region, offset, bits)) => {
+                            let here = &mut missing[index][at as usize..(at + bytes) as usize];
+                            for (bit, byte) in here.iter_mut().enumerate() {
+                                *byte = if bits >> bit & 1 != 0 { 0xff } else { 0 };
+                            }
+                            first_missing.get_or_insert(refused);
+                            (region, offset)
+                        }
+                        None => return refuse::<R>(env, warp.local.as_ref(), refused),
+                    },
                 };
                 region.data.read(offset, &mut line[at as usize..(at + bytes) as usize]);
             }
@@ -350,18 +365,16 @@ impl<R: Resolve + 'static> Exec for Load<R> {
         if flow != Flow::Next {
             return flow;
         }
-        let value = |lane: usize, index: usize| {
-            let (row, column) = fragment.place(lane, index);
-            let (line, at) = if columns_first { (column, row) } else { (row, column) };
-            element(&content[line], at, fragment.bits)
-        };
         let packed = if fragment.bits == 64 { 1 } else { 32 / fragment.bits as usize };
+        let word = |content: &[[u8; LINE]; 32], register: usize, lane: usize| {
+            (0..packed).fold(0, |word, i| {
+                let (row, column) = fragment.place(lane, register * packed + i);
+                let (line, at) = if columns_first { (column, row) } else { (row, column) };
+                word | element(&content[line], at, fragment.bits) << (i * fragment.bits as usize)
+            })
+        };
         for (register, &slot) in inst.list.iter().enumerate() {
-            let word = |lane: usize| {
-                (0..packed).fold(0, |word, i| {
-                    word | value(lane, register * packed + i) << (i * fragment.bits as usize)
-                })
-            };
+            let word = |lane: usize| word(&content, register, lane);
             if fragment.bits == 64 {
                 warp.regs.write(slot, ALL, &Lanes::<u64>(std::array::from_fn(word)));
             } else {
@@ -372,7 +385,14 @@ impl<R: Resolve + 'static> Exec for Load<R> {
                 );
             }
         }
-        Flow::Next
+        let Some(refused) = first_missing else { return Flow::Next };
+        let class = if fragment.bits == 64 { Class::Double } else { Class::Word };
+        let undefined = inst.list.iter().enumerate().map(|(register, &slot)| {
+            let bits = Lanes(std::array::from_fn(|lane| word(&missing, register, lane)));
+            (Slot::new(class, slot), bits)
+        });
+        taint::loaded::<R>(warp, env, inst.site, ALL, refused, undefined);
+        Flow::Undefined
     }
 }
 
@@ -389,13 +409,17 @@ impl<R: Resolve + 'static> Exec for Store<R> {
             Err(flow) => return flow,
         };
         let mut content = [[0; LINE]; 32];
+        let bytes = fragment.bits as usize / 8;
+        let at = |lane: usize, index: usize| {
+            let (row, column) = fragment.place(lane, index);
+            let (line, at) = if columns_first { (column, row) } else { (row, column) };
+            (line, at * bytes)
+        };
         for lane in 0..LANES {
             for index in 0..fragment.held {
-                let (row, column) = fragment.place(lane, index);
-                let (line, at) = if columns_first { (column, row) } else { (row, column) };
-                let bytes = fragment.bits as usize / 8;
+                let (line, at) = at(lane, index);
                 let value = held(&warp.regs, &inst.list, fragment.bits, lane, index).to_le_bytes();
-                content[line][at * bytes..(at + 1) * bytes].copy_from_slice(&value[..bytes]);
+                content[line][at..at + bytes].copy_from_slice(&value[..bytes]);
             }
         }
         let mut hint = u32::MAX;
@@ -417,7 +441,25 @@ impl<R: Resolve + 'static> Exec for Store<R> {
                 region.mark_written(offset, bytes as usize);
             }
         }
-        lines.observe::<R>(env, (warp.index, inst), Access::Store)
+        let flow = lines.observe::<R>(env, (warp.index, inst), Access::Store);
+        let Some(marks) = &warp.taint else { return flow };
+        let packed = fragment.held / inst.list.len();
+        let class = if fragment.bits == 64 { Class::Double } else { Class::Word };
+        for index in 0..fragment.held {
+            let slot = Slot::new(class, inst.list[index / packed]);
+            let address = |lane: usize| {
+                let (line, at) = at(lane, index);
+                lines.base.wrapping_add(line as u64 * lines.step).wrapping_add(at as u64)
+            };
+            let to = Lanes(std::array::from_fn(address));
+            let shift = (index % packed) as u32 * fragment.bits % 64;
+            let undefined = Lanes(marks.bits(slot).0.map(|bits| bits >> shift));
+            let flow = taint::stored::<R>(warp, env, inst.site, (slot, &undefined), &to, bytes);
+            if flow == Flow::Fault {
+                return flow;
+            }
+        }
+        flow
     }
 }
 

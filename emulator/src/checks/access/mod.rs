@@ -14,6 +14,7 @@ mod spaces;
 mod uninitialised;
 
 pub(crate) use place::described;
+pub(crate) use uninitialised::unwritten;
 
 use crate::exec::env::Env;
 use crate::exec::inst::Flow;
@@ -96,9 +97,16 @@ pub(crate) fn refuse<R: Resolve>(
     local: Option<&Region>,
     refused: Refused,
 ) -> Flow {
-    let Refused { lane, address, bytes, .. } = refused;
+    let Refused { lane, address, .. } = refused;
     let memory = Memory { launch: env.launch, shared: &env.shared, local };
-    let found = R::find(&memory, &mut 0, lane, address, bytes);
+    let (kind, message) = explain::<R>(&memory, refused);
+    env.report(Report { kind, lane, message, address: Some(address), notes: Vec::new() })
+}
+
+/// Why an access was refused.
+pub(crate) fn explain<R: Resolve>(memory: &Memory<'_>, refused: Refused) -> (FindingKind, String) {
+    let Refused { lane, address, bytes, .. } = refused;
+    let found = R::find(memory, &mut 0, lane, address, bytes);
     let inside = found.map(|(region, offset)| Bytes { region, offset, refused, space: R::SPACE });
     let (kind, message) = alignment::check(&refused)
         .or_else(|| match &inside {
@@ -106,9 +114,8 @@ pub(crate) fn refuse<R: Resolve>(
                 .or_else(|| in_flight::check(bytes))
                 .or_else(|| read_only::check(bytes))
                 .or_else(|| uninitialised::check(bytes)),
-            None => spaces::check(&refused, R::SPACE).or_else(|| freed::check(&memory, &refused)),
+            None => spaces::check(&refused, R::SPACE).or_else(|| freed::check(memory, &refused)),
         })
         .unwrap_or_else(|| bounds::told(&refused, R::SPACE));
-    let message = format!("{message}{}", described(&memory, R::SPACE, address));
-    env.report(Report { kind, lane, message, address: Some(address), notes: Vec::new() })
+    (kind, format!("{message}{}", described(memory, R::SPACE, address)))
 }
