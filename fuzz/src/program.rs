@@ -4,7 +4,7 @@ use arbitrary::{Arbitrary, Unstructured};
 
 /// Instruction templates. Letters stand for operands: `R` a 32-bit register, `D` a 64-bit one, `F` an f32 one, `G` an f64
 /// one, `H` a 16-bit one, `P` a predicate, `I` a small number, `W` any 32-bit number, `A` a register with an address in
-/// a buffer, `S` an address in shared memory, `L` a label.
+/// a buffer, `S` an address in shared memory, `L` a label. A capital right behind a full stop belongs to a modifier.
 const TEMPLATES: &[&str] = &[
     "mov.u32 R, W;",
     "mov.u32 R, %tid.x;",
@@ -95,6 +95,108 @@ const TEMPLATES: &[&str] = &[
     "membar.gl;",
     "fence.acq_rel.gpu;",
     "nanosleep.u32 R;",
+    "addc.cc.u64 D, D, D;",
+    "madc.hi.cc.s32 R, R, R, R;",
+    "mad24.hi.sat.s32 R, R, R, R;",
+    "shf.l.wrap.b32 R, R, R, R;",
+    "dp4a.u32.s32 R, R, R, R;",
+    "bfind.shiftamt.s64 R, D;",
+    "fns.b32 R, R, R, R;",
+    "slct.f32.f32 F, F, F, F;",
+    "set.le.and.f32.s32 F, R, R, P;",
+    "copysign.f32 F, F, F;",
+    "testp.subnormal.f64 P, G;",
+    "max.NaN.f32 F, F, F;",
+    "fma.rz.f64 G, G, G, G;",
+    "rcp.approx.ftz.f64 G, G;",
+    "sin.approx.f32 F, F;",
+    "tanh.approx.bf16x2 R, R;",
+    "ex2.approx.f16x2 R, R;",
+    "min.NaN.xorsign.abs.bf16x2 R, R, R;",
+    "cvt.rn.satfinite.e4m3x2.f32 H, F, F;",
+    "cvt.rn.f16x2.e5m2x2 R, H;",
+    "cvt.rna.tf32.f32 R, F;",
+    "cvt.pack.sat.s8.s32.b32 R, R, R, R;",
+    "mov.b64 D, {R, R};",
+    "mov.b64 {R, R}, D;",
+    "mov.b64 D, $format;",
+    "cvta.shared.u64 D, D;",
+    "cvta.to.global.u64 D, D;",
+    "isspacep.shared P, A;",
+    "mapa.shared::cluster.u32 R, S, R;",
+    "prefetch.global.L2 [A];",
+    "discard.global.L2 [A], 128;",
+    "createpolicy.fractional.L2::evict_last.b64 D, 1.0;",
+    "ld.global.L2::cache_hint.u32 R, [A], D;",
+    "ld.mmio.sys.global.u32 R, [A];",
+    "st.shared::cluster.v4.u32 [S], {R, R, R, R};",
+    "atom.acq_rel.gpu.global.cas.b64 D, [A], D, D;",
+    "atom.global.cas.b16 H, [A], H, H;",
+    "atom.global.add.noftz.f16x2 R, [A], R;",
+    "atom.global.v4.f32.add {F, F, F, F}, [A], {F, F, F, F};",
+    "atom.shared::cluster.inc.u32 R, [S], R;",
+    "atom.min.u64 D, [A], D;",
+    "red.release.gpu.global.add.u32 [A], R;",
+    "red.global.v2.f32.add [A], {F, F};",
+    "cp.async.mbarrier.arrive.noinc.shared.b64 [S];",
+    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [S], [A], 16, [S];",
+    "cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes [S], [A], R, [S];",
+    "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [S], [S], 16, [S];",
+    "cp.async.bulk.global.shared::cta.bulk_group [A], [S], R;",
+    "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [A], [S], 16;",
+    "cp.reduce.async.bulk.global.shared::cta.bulk_group.min.s64 [A], [S], R;",
+    "cp.async.bulk.prefetch.L2.global [A], 16;",
+    "cp.async.bulk.commit_group;",
+    "cp.async.bulk.wait_group I;",
+    "cp.async.bulk.wait_group.read 0;",
+    "fence.proxy.async;",
+    "fence.mbarrier_init.release.cluster;",
+    "mbarrier.inval.shared.b64 [S];",
+    "mbarrier.expect_tx.relaxed.cta.shared.b64 [S], R;",
+    "mbarrier.complete_tx.relaxed.cta.shared.b64 [S], R;",
+    "mbarrier.arrive.expect_tx.shared.b64 D, [S], R;",
+    "mbarrier.arrive_drop.shared.b64 D, [S];",
+    "mbarrier.arrive.noComplete.shared.b64 D, [S], R;",
+    "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [S];",
+    "mbarrier.try_wait.parity.shared.b64 P, [S], R;",
+    "mbarrier.test_wait.acquire.cta.shared.b64 P, [S], D;",
+    "mbarrier.pending_count.b64 R, D;",
+    "bar.sync R, R;",
+    "bar.red.popc.u32 R, 2, P;",
+    "barrier.red.and.pred P, 3, 32, P;",
+    "barrier.cluster.arrive.aligned;",
+    "barrier.cluster.wait;",
+    "match.all.sync.b64 R|P, D, R;",
+    "vote.sync.uni.pred P, P, R;",
+    "elect.sync R|P, -1;",
+    "redux.sync.xor.b32 R, R, R;",
+    "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [S], {R, R, R, R};",
+    "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {R, R, R, R}, [S];",
+    "movmatrix.sync.aligned.m8n8.trans.b16 R, R;",
+    "mma.sync.aligned.m16n8k8.row.col.f16.f16.f16.f16 {R, R}, {R, R}, {R}, {R, R};",
+    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {F, F, F, F}, {R, R, R, R}, {R, R}, {F, F, F, F};",
+    "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {F, F, F, F}, {R, R, R, R}, {R, R}, {F, F, F, F};",
+    "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e5m2.f32 {F, F, F, F}, {R, R, R, R}, {R, R}, {F, F, F, F};",
+    "mma.sync.aligned.m16n8k32.row.col.satfinite.s32.u8.s8.s32 {R, R, R, R}, {R, R, R, R}, {R, R}, {R, R, R, R};",
+    "mma.sync.aligned.m8n8k32.row.col.s32.s4.u4.s32 {R, R}, {R}, {R}, {R, R};",
+    "mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {R, R, R, R}, {R, R, R, R}, {R, R}, {R, R, R, R};",
+    "mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {G, G}, {G}, {G}, {G, G};",
+    "mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 {F, F, F, F, F, F, F, F}, {R, R}, {R, R}, {F, F, F, F, F, F, F, F};",
+    "wmma.load.a.sync.aligned.row.m16n16k16.shared.f16 {R, R, R, R, R, R, R, R}, [S], R;",
+    "wmma.load.c.sync.aligned.col.m16n16k16.global.f16 {R, R, R, R}, [A];",
+    "wmma.load.b.sync.aligned.col.m8n8k32.u4 {R}, [A], R;",
+    "wmma.mma.sync.aligned.row.col.m8n8k4.f64.f64.f64.f64 {G, G}, {G}, {G}, {G, G};",
+    "wmma.store.d.sync.aligned.row.m16n16k16.global.f32 [A], {F, F, F, F, F, F, F, F}, I;",
+    "griddepcontrol.wait;",
+    "mov.u32 R, %clock;",
+    "mov.u64 D, %globaltimer;",
+    "{ .param .b32 i; .param .b32 o; st.param.b32 [i], R; call.uni (o), twice, (i); ld.param.b32 R, [o]; }",
+    "{ .param .b32 i; .param .b32 o; st.param.b32 [i], R; @P call (o), twice, (i); ld.param.b32 R, [o]; }",
+    "{ .param .b32 i; .param .b32 o; st.param.b32 [i], R; call (o), D, (i), one_word; ld.param.b32 R, [o]; }",
+    "mov.b64 D, twice;",
+    "{ .param .b64 f; .param .b64 v; .param .b32 o; st.param.b64 [f], A; st.param.b64 [v], A; call.uni (o), vprintf, (f, v); ld.param.b32 R, [o]; }",
+    "{ .param .b64 f; .param .b64 v; .param .b32 o; st.param.b64 [f], $format; st.param.b64 [v], D; call.uni (o), vprintf, (f, v); ld.param.b32 R, [o]; }",
+    "brx.idx R, all;",
     "@P bra L;",
     "@!P bra L;",
     "bra L;",
@@ -114,12 +216,28 @@ pub const PARAM_BYTES: usize = 20;
 impl<'a> Arbitrary<'a> for Program {
     fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
         let count = u.int_in_range(1..=48)?;
+        Program::of(u, count, TEMPLATES)
+    }
+}
+
+impl Program {
+    /// A program of `count` instructions from these templates.
+    fn of(u: &mut Unstructured<'_>, count: usize, templates: &[&str]) -> arbitrary::Result<Self> {
         let mut text = String::from(
-            ".version 8.0\n.target sm_90\n.address_size 64\n.extern .shared .align 16 .b8 dynamic[];\n\
+            ".version 8.6\n.target sm_90\n.address_size 64\n.extern .shared .align 16 .b8 dynamic[];\n\
+             .extern .func (.param .b32 r) vprintf (.param .b64 f, .param .b64 a);\n\
+             .global .align 1 .b8 $format[16] = {37, 100, 32, 37, 53, 46, 50, 102, 32, 37, 115, 37, 108, 120, 10, 0};\n\
+             .func (.param .b32 o) twice (.param .b32 i)\n{\n.reg .b32 %x, %y;\n.reg .pred %more;\n\
+             ld.param.b32 %x, [i];\nsetp.lt.s32 %more, %x, 1000;\nadd.s32 %y, %x, %x;\n@!%more bra $back;\n\
+             { .param .b32 p; .param .b32 q; st.param.b32 [p], %y; call (q), twice, (p); ld.param.b32 %y, [q]; }\n\
+             $back: st.param.b32 [o], %y;\nret;\n}\n\
              .visible .entry fuzz(.param .u64 p, .param .u64 q, .param .u32 n)\n{\n\
              .reg .b32 %r<8>;\n.reg .b64 %rd<4>;\n.reg .f32 %f<4>;\n.reg .f64 %fd<2>;\n.reg .b16 %h<2>;\n.reg .pred %p<4>;\n\
-             .shared .align 16 .b8 tile[512];\n.local .align 16 .b8 frame[64];\n",
+             .shared .align 16 .b8 tile[512];\n.local .align 16 .b8 frame[64];\n\
+             one_word: .callprototype (.param .b32 _) _ (.param .b32 _);\n",
         );
+        let labels: Vec<String> = (0..=count).map(|line| format!("$l{line}")).collect();
+        text.push_str(&format!("all: .branchtargets {};\n", labels.join(", ")));
         // Most programs start with everything set, the rest meet the check of registers.
         if u.ratio(7, 8)? {
             text.push_str("ld.param.u64 %rd0, [p];\nld.param.u64 %rd1, [q];\nld.param.u32 %r0, [n];\nmov.u32 %r1, %tid.x;\n");
@@ -132,9 +250,10 @@ impl<'a> Arbitrary<'a> for Program {
         }
         for line in 0..count {
             text.push_str(&format!("$l{line}: "));
-            for c in u.choose(TEMPLATES)?.chars() {
-                // Capitals are operands, unless they belong to a modifier such as `L1`.
+            let mut before = ' ';
+            for c in u.choose(templates)?.chars() {
                 let operand = match c {
+                    _ if before == '.' => c.into(),
                     'R' => format!("%r{}", u.int_in_range(0..=7)?),
                     'D' => format!("%rd{}", u.int_in_range(2..=3)?),
                     'F' => format!("%f{}", u.int_in_range(0..=3)?),
@@ -145,15 +264,32 @@ impl<'a> Arbitrary<'a> for Program {
                     'W' => format!("0x{:08X}", u.arbitrary::<u32>()?),
                     'A' => format!("%rd{}", u.int_in_range(0..=3)?),
                     'S' => (*u.choose(&["tile", "dynamic", "%r2", "%r2", "%r6"])?).into(),
-                    'L' if !text.ends_with("::no_allocate") && !text.ends_with("nc.") => format!("$l{}", u.int_in_range(0..=count)?),
+                    'L' => format!("$l{}", u.int_in_range(0..=count)?),
                     other => other.into(),
                 };
                 text.push_str(&operand);
+                before = c;
             }
             text.push('\n');
         }
         text = text.replace("0f0x", "0f");
         text.push_str(&format!("$l{count}: ret;\n}}\n"));
         Ok(Program(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ptx_emulator::Module;
+
+    #[test]
+    fn every_template_is_valid() {
+        for template in TEMPLATES {
+            let Program(text) = Program::of(&mut Unstructured::new(&[1; 64]), 1, &[template]).expect("bytes enough");
+            if let Err(error) = Module::parse("template.ptx", &text) {
+                panic!("{template}: {error}");
+            }
+        }
     }
 }
