@@ -1,6 +1,6 @@
 //! Errors that are about the text or the launch, not about what a kernel did.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 
@@ -11,13 +11,25 @@ use crate::finding::Finding;
 pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) text: String,
+    /// Where each line starts, found when the first is asked for.
+    starts: OnceLock<Vec<usize>>,
 }
 
 impl Source {
+    pub(crate) fn new(name: &str, text: &str) -> Source {
+        Source { name: name.to_owned(), text: text.to_owned(), starts: OnceLock::new() }
+    }
+
     /// The text of a line, 1-based, without its line break.
     pub(crate) fn line(&self, number: u32) -> &str {
+        let starts = self.starts.get_or_init(|| {
+            let breaks = self.text.match_indices('\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(breaks).collect()
+        });
         let index = (number as usize).saturating_sub(1);
-        self.text.lines().nth(index).unwrap_or("").trim_end()
+        let Some(&start) = starts.get(index) else { return "" };
+        let end = starts.get(index + 1).map_or(self.text.len(), |&next| next);
+        self.text[start..end].trim_end()
     }
 }
 

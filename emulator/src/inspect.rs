@@ -1,11 +1,12 @@
 //! What a PTX file holds, and what of it cannot run: told without stopping at the first fault.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::error::{ParseError, Source};
+use crate::error::{Fault, ParseError, Source};
+use crate::lower::scene::Scene;
 use crate::lower::{self, table};
-use crate::parse::ast::{Base, Function, Instruction, Operand, Statement, Tree, Variable};
+use crate::parse::ast::{Base, Function, Instruction, Operand, Statement, Variable};
 use crate::parse::parse;
 use crate::types::{Space, Type};
 
@@ -67,7 +68,7 @@ pub struct ParamInfo {
 ///
 /// [`ParseError`], as [`crate::Module::parse`] gives it for text that is not PTX.
 pub fn inspect(name: &str, text: &str) -> Result<Inspection, ParseError> {
-    let source = Arc::new(Source { name: name.to_owned(), text: text.to_owned() });
+    let source = Arc::new(Source::new(name, text));
     let tree = parse(&source.text).map_err(|fault| fault.locate(&source))?;
     let mut faults = BTreeMap::new();
     for function in &tree.functions {
@@ -86,17 +87,20 @@ pub fn inspect(name: &str, text: &str) -> Result<Inspection, ParseError> {
         });
     }
     let entries = || tree.functions.iter().filter(|f| f.entry && f.body.is_some());
-    for entry in entries() {
-        if let Err(fault) = lower::entry(&tree, entry) {
-            faults.entry(fault.line).or_insert(fault.message);
-        }
+    let mut add = |fault: Fault| {
+        faults.entry(fault.line).or_insert(fault.message);
+    };
+    match Scene::new(&tree) {
+        Ok(scene) => entries().filter_map(|f| lower::entry(&scene, f).err()).for_each(add),
+        Err(fault) => add(fault),
     }
-    let unsupported = faults
-        .into_iter()
-        .map(|(line, message)| crate::error::Fault { line, message }.locate(&source));
+    let unsupported =
+        faults.into_iter().map(|(line, message)| Fault { line, message }.locate(&source));
+    let shared = tree.variables.iter().enumerate().filter(|(_, v)| v.space == Space::Shared);
+    let shared = shared.map(|(index, variable)| (variable.name, (index, variable))).collect();
     Ok(Inspection {
         sm: tree.sm,
-        entries: entries().map(|f| describe(&tree, f)).collect(),
+        entries: entries().map(|f| describe(&shared, f)).collect(),
         unsupported: unsupported.collect(),
     })
 }
@@ -149,7 +153,10 @@ impl Declared {
     }
 }
 
-fn describe(tree: &Tree<'_>, function: &Function<'_>) -> EntryInfo {
+/// The module's shared variables by name, each with its number.
+type SharedVariables<'t> = HashMap<&'t str, (usize, &'t Variable<'t>)>;
+
+fn describe(shared: &SharedVariables<'_>, function: &Function<'_>) -> EntryInfo {
     let body = function.body.as_deref().unwrap_or_default();
     let (mut used, mut instructions) = (BTreeSet::new(), 0);
     each_instruction(body, &mut |ins| {
@@ -157,9 +164,9 @@ fn describe(tree: &Tree<'_>, function: &Function<'_>) -> EntryInfo {
         ins.operands.iter().for_each(|operand| names(operand, &mut used));
     });
     let mut declared = Declared::default();
-    let module_shared =
-        tree.variables.iter().filter(|v| v.space == Space::Shared && used.contains(v.name));
-    module_shared.for_each(|variable| declared.variable(variable));
+    let of_module: BTreeMap<_, _> =
+        used.iter().filter_map(|name| shared.get(name).copied()).collect();
+    of_module.into_values().for_each(|variable| declared.variable(variable));
     declared.body(body);
     let mut end = 0u64;
     let param = |p: &Variable<'_>| {
@@ -199,6 +206,7 @@ fn names<'s>(operand: &Operand<'s>, into: &mut BTreeSet<&'s str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Module;
 
     const TEXT: &str = "
 .version 8.0
@@ -250,6 +258,27 @@ mod tests {
         assert_eq!((first.shared_bytes, first.dynamic_shared, first.local_bytes), (24, true, 16));
         assert_eq!((first.max_block, first.required_block), (Some([256, 1, 1]), None));
         assert_eq!((second.required_block, second.params.len()), (Some([32, 2, 1]), 0));
+    }
+
+    /// Whatever were done again for each entry, fault, function or variable would take minutes here.
+    #[test]
+    fn work_grows_with_the_length_of_the_file_alone() {
+        const COUNT: usize = 4000;
+        let mut text = String::from(".version 8.0\n.target sm_80\n.address_size 64\n");
+        for i in 0..COUNT {
+            text += &format!(
+                ".shared .align 4 .b8 tile{i}[4];\n.global .align 8 .u64 at{i} = tile_of{i};\n\
+                 .func tile_of{i}() {{ call tile_of{}; ret; }}\n\
+                 .visible .entry entry{i}(.param .u64 a) {{ .reg .b32 %r<2>; mov.u32 %r0, tile{i};\n\
+                 frobnicate.u32 %r1, %r0; ret; }}\n",
+                (i + 1) % COUNT
+            );
+        }
+        let told = inspect("k.ptx", &text).unwrap();
+        assert_eq!((told.entries.len(), told.unsupported.len()), (COUNT, COUNT));
+        assert!(told.unsupported.iter().all(|f| f.text.starts_with("frobnicate.u32")));
+        assert!(told.entries.iter().all(|e| e.shared_bytes == 4));
+        assert!(Module::parse("k.ptx", &text.replace("frobnicate", "mov")).is_ok());
     }
 
     #[test]

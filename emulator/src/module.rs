@@ -9,13 +9,15 @@ use crate::exec::grid::{self, GridError};
 use crate::exec::inst::is_supported;
 use crate::launch::{Launch, Report};
 use crate::lower;
-use crate::lower::callee::{function_address, function_index};
+use crate::lower::callee::function_address;
 use crate::lower::kernel::{Constant, ConstantValue, Kernel};
+use crate::lower::scene::Scene;
 use crate::lower::special::Special;
+use crate::lower::symbols::Symbol;
 use crate::memory::FIRST_OFFSET;
 use crate::memory::device::Device;
 use crate::memory::region::{INIT, READ_ONLY, Region};
-use crate::parse::{self, ast::Init, ast::Tree};
+use crate::parse::{self, ast::Init};
 use crate::types::Space;
 
 /// Memory that a cooperative launch gives to its grid.
@@ -49,7 +51,7 @@ impl Module {
     ///
     /// `name` is what errors and findings call the file.
     pub fn parse(name: &str, text: &str) -> Result<Module, ParseError> {
-        let source = Arc::new(Source { name: name.to_owned(), text: text.to_owned() });
+        let source = Arc::new(Source::new(name, text));
         Module::build(&source).map_err(|fault| fault.locate(&source))
     }
 
@@ -61,9 +63,10 @@ impl Module {
             return Err(Fault::new(1, message));
         }
         let tree = parse::parse(&source.text)?;
+        let scene = Scene::new(&tree)?;
         let entries = tree.functions.iter().filter(|f| f.entry && f.body.is_some());
-        let kernels = entries.map(|f| lower::entry(&tree, f)).collect::<Result<Vec<_>, _>>()?;
-        let variables = variables(&tree)?;
+        let kernels = entries.map(|f| lower::entry(&scene, f)).collect::<Result<Vec<_>, _>>()?;
+        let variables = variables(&scene)?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Ok(Module { source: source.clone(), sm: tree.sm, kernels, variables, id })
     }
@@ -92,12 +95,14 @@ impl Module {
 }
 
 /// The module's variables, in the order in which the lowering numbers them.
-fn variables(tree: &Tree<'_>) -> Result<Vec<Variable>, Fault> {
-    let held: Vec<_> =
-        tree.variables.iter().filter(|v| matches!(v.space, Space::Global | Space::Const)).collect();
-    let index_of = |name: &str| held.iter().position(|v| v.name == name);
+fn variables(scene: &Scene<'_>) -> Result<Vec<Variable>, Fault> {
+    let index_of = |name: &str| match scene.names.get(name) {
+        Some(&Symbol::Global { index, .. }) => Some(index),
+        _ => None,
+    };
     let mut list = Vec::new();
-    for variable in &held {
+    let held = |space| matches!(space, Space::Global | Space::Const);
+    for variable in scene.tree.variables.iter().filter(|v| held(v.space)) {
         if variable.external || variable.unsized_array {
             let message = format!("`{}` is defined in another file", variable.name);
             return Err(Fault::new(variable.line, message));
@@ -108,11 +113,12 @@ fn variables(tree: &Tree<'_>) -> Result<Vec<Variable>, Fault> {
         for init in &variable.init {
             match *init {
                 Init::Bits(bits) => image.extend_from_slice(&bits.to_le_bytes()[..element.min(8)]),
-                Init::Symbol(name, 0) if element == 8 && function_index(tree, name).is_some() => {
-                    let address = function_index(tree, name).map_or(0, function_address);
-                    image.extend_from_slice(&address.to_le_bytes());
-                }
                 Init::Symbol(name, offset) => {
+                    let function = scene.graph.find(name).filter(|_| element == 8 && offset == 0);
+                    if let Some(index) = function {
+                        image.extend_from_slice(&function_address(index).to_le_bytes());
+                        continue;
+                    }
                     let target = index_of(name).filter(|_| element == 8);
                     let message = || format!("`{name}` is not a variable whose address fits here");
                     let target = target.ok_or_else(|| Fault::new(variable.line, message()))?;

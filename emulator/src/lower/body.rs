@@ -7,22 +7,21 @@
 use std::collections::HashMap;
 
 use super::call::InPlace;
-use super::callee::{Frame, Graph, Pending};
+use super::callee::{Frame, Pending};
 use super::flow::Passage;
 use super::form::Form;
 use super::kernel::{Constant, ConstantValue, Param, SharedVariable};
 use super::plan::{Meta, Plan};
+use super::scene::Scene;
 use super::symbols::{Register, Scopes, Symbol};
 use super::table;
 use crate::counters::InstructionClass;
 use crate::error::Fault;
 use crate::exec::inst::Inst;
 use crate::memory::FIRST_OFFSET;
-use crate::parse::ast::{Function, Instruction, Statement, Tree, Variable};
+use crate::parse::ast::{Function, Instruction, Statement, Variable};
 use crate::types::{Class, Space, Type};
 
-/// Instructions of an entry with all its calls in place.
-const MAX_CODE: usize = 1 << 22;
 /// Slot of predicates written `_`; slot 0 is the constant true.
 const SINK_PRED: u32 = 1;
 /// Slot of other registers written `_`.
@@ -32,7 +31,7 @@ type Result<T> = std::result::Result<T, Fault>;
 
 /// An entry being lowered.
 pub(crate) struct Body<'s> {
-    pub(super) tree: &'s Tree<'s>,
+    pub(super) scene: &'s Scene<'s>,
     plan: Option<&'s Plan>,
     pub(crate) scopes: Scopes<'s>,
     pub(crate) registers: Vec<Register>,
@@ -55,9 +54,9 @@ pub(crate) struct Body<'s> {
     pub(crate) local_bytes: u64,
     /// Calls that are being lowered in place, innermost last.
     pub(super) calls: Vec<InPlace>,
-    pub(super) graph: Graph<'s>,
-    /// Functions with code of their own.
+    /// Functions with code of their own, and which of them each function is.
     pub(super) pending: Vec<Pending>,
+    pub(super) pending_of: HashMap<usize, u32>,
     /// The frame of the one being lowered.
     pub(super) frame: Option<Frame>,
     /// Architecture that the module is written for.
@@ -75,14 +74,14 @@ pub(super) fn class_index(class: Class) -> usize {
 impl<'s> Body<'s> {
     /// Lowers an entry, for its metas alone if there is no plan yet.
     pub(crate) fn lower(
-        tree: &'s Tree<'s>,
+        scene: &'s Scene<'s>,
         entry: &'s Function<'s>,
         plan: Option<&'s Plan>,
     ) -> Result<Body<'s>> {
         let mut body = Body {
-            tree,
+            scene,
             plan,
-            scopes: Scopes::new(),
+            scopes: Scopes::new(&scene.names),
             registers: Vec::new(),
             code: Vec::new(),
             lines: Vec::new(),
@@ -99,12 +98,11 @@ impl<'s> Body<'s> {
             shared_end: FIRST_OFFSET,
             local_bytes: 0,
             calls: Vec::new(),
-            graph: Graph::new(tree),
             pending: Vec::new(),
+            pending_of: HashMap::new(),
             frame: None,
-            sm: tree.sm,
+            sm: scene.tree.sm,
         };
-        body.module_variables()?;
         body.scopes.open_function();
         for param in &entry.params {
             body.entry_param(param)?;
@@ -115,26 +113,6 @@ impl<'s> Body<'s> {
         body.callees()?;
         body.resolve_labels()?;
         Ok(body)
-    }
-
-    fn module_variables(&mut self) -> Result<()> {
-        let mut globals = 0;
-        for (index, variable) in self.tree.variables.iter().enumerate() {
-            let symbol = match variable.space {
-                Space::Shared => Symbol::ModuleShared { index },
-                Space::Global | Space::Const => {
-                    globals += 1;
-                    Symbol::Global { index: globals - 1, constant: variable.space == Space::Const }
-                }
-                space => {
-                    let message =
-                        format!("a variable in {} memory outside a function", space.name());
-                    return Err(Fault::new(variable.line, message));
-                }
-            };
-            self.declare(variable.name, symbol, variable.line)?;
-        }
-        Ok(())
     }
 
     pub(super) fn declare(&mut self, name: &'s str, symbol: Symbol, line: u32) -> Result<()> {
@@ -160,11 +138,11 @@ impl<'s> Body<'s> {
     /// What a name stands for here.
     pub(crate) fn find(&mut self, name: &str) -> Option<Symbol> {
         let Some(symbol) = self.scopes.find(name) else {
-            return self.graph.find(name).map(Symbol::Function);
+            return self.scene.graph.find(name).map(Symbol::Function);
         };
         match symbol {
             Symbol::ModuleShared { index } => {
-                Some(self.shared_variable(&self.tree.variables[index]))
+                Some(self.shared_variable(&self.scene.tree.variables[index]))
             }
             symbol => Some(symbol),
         }
@@ -251,9 +229,8 @@ impl<'s> Body<'s> {
         let each = if ty == Type::B128 { 2 } else { 1 };
         for &(name, count) in names {
             let first = self.registers.len() as u32;
-            if first as usize + (count.unwrap_or(1) * each) as usize > MAX_CODE {
-                return Err(Fault::new(line, format!("more than {MAX_CODE} registers")));
-            }
+            let end = first as usize + (count.unwrap_or(1) * each) as usize;
+            self.scene.check_length(self.code.len(), end, line)?;
             let named = |name: String| {
                 let upper = (each == 2)
                     .then(|| Register { ty: Type::B64, name: format!("{name} (upper half)") });
@@ -391,9 +368,7 @@ impl<'s> Body<'s> {
     // ---- Instructions
 
     pub(super) fn instruction(&mut self, ins: &Instruction<'s>) -> Result<()> {
-        if self.code.len() >= MAX_CODE {
-            return Err(Fault::new(ins.line, format!("more than {MAX_CODE} instructions")));
-        }
+        self.scene.check_length(self.code.len() + 1, self.registers.len(), ins.line)?;
         let (pattern, order) = table::find(ins)?;
         let reordered = order.map(|modifiers| Instruction {
             modifiers,

@@ -70,10 +70,11 @@ impl<'s> Body<'s> {
     ) -> Result<Target> {
         let fault = |message: String| Fault::new(ins.line, message);
         let index = self
+            .scene
             .graph
             .find(name)
             .ok_or_else(|| fault(format!("function `{name}` is not declared")))?;
-        let tree = self.tree;
+        let tree = self.scene.tree;
         let function = &tree.functions[index];
         if function.body.is_none() {
             let known = runtime::find(name).map(Target::Runtime);
@@ -85,7 +86,7 @@ impl<'s> Body<'s> {
             return Err(fault(format!("`{name}` takes {a} parameters and returns {r}")));
         }
         let deep = self.calls.len() >= MAX_IN_PLACE || self.code.len() > LARGE_CODE;
-        if deep || self.graph.has_own_code(index) {
+        if deep || self.scene.graph.has_own_code(index) {
             return self.callee(index, ins.line).map(Target::Callee);
         }
         self.in_place(ins, function, results, arguments)?;
@@ -94,10 +95,10 @@ impl<'s> Body<'s> {
 
     /// Index among the functions with code of their own; its code is made later.
     pub(crate) fn callee(&mut self, function: usize, line: u32) -> Result<u32> {
-        if let Some(known) = self.pending.iter().position(|p| p.function == function) {
-            return Ok(known as u32);
+        if let Some(&known) = self.pending_of.get(&function) {
+            return Ok(known);
         }
-        let tree = self.tree;
+        let tree = self.scene.tree;
         let declared = &tree.functions[function];
         if let Some(formal) =
             declared.returns.iter().chain(&declared.params).find(|v| v.space != Space::Param)
@@ -109,19 +110,21 @@ impl<'s> Body<'s> {
             );
             return Err(Fault::new(line, message));
         }
+        let index = self.pending.len() as u32;
+        self.pending_of.insert(function, index);
         self.pending.push(Pending {
             function,
             entry: 0,
             registers: 0..0,
             frame: frame_of(declared),
         });
-        Ok(self.pending.len() as u32 - 1)
+        Ok(index)
     }
 
     /// Gives code of its own to every function whose address is taken.
     pub(crate) fn taken_callees(&mut self, line: u32) -> Result<()> {
-        for function in self.graph.taken().to_vec() {
-            if self.tree.functions[function].body.is_some() {
+        for &function in self.scene.graph.taken() {
+            if self.scene.tree.functions[function].body.is_some() {
                 self.callee(function, line)?;
             }
         }
@@ -139,7 +142,7 @@ impl<'s> Body<'s> {
     }
 
     fn callee_body(&mut self, index: usize) -> Result<()> {
-        let tree = self.tree;
+        let tree = self.scene.tree;
         let function = &tree.functions[self.pending[index].function];
         let first = self.registers.len() as u32;
         let frame = std::mem::take(&mut self.pending[index].frame);
@@ -328,7 +331,7 @@ impl<'s> Body<'s> {
 /// The functions with code of their own, as the scheduler needs them.
 pub(super) fn finished(body: &Body<'_>, plan: &Plan) -> Vec<Callee> {
     let finish = |pending: &Pending| {
-        let function = &body.tree.functions[pending.function];
+        let function = &body.scene.tree.functions[pending.function];
         let mut registers: [Vec<u32>; 3] = Default::default();
         let mut tracked = Vec::new();
         for index in pending.registers.clone() {
@@ -349,7 +352,7 @@ pub(super) fn finished(body: &Body<'_>, plan: &Plan) -> Vec<Callee> {
             frame_bytes: *bytes,
             results: results.clone(),
             params: params.clone(),
-            recursive: body.graph.is_recursive(pending.function),
+            recursive: body.scene.graph.is_recursive(pending.function),
             registers,
             tracked,
             addresses,

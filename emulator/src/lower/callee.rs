@@ -78,10 +78,11 @@ pub(crate) struct Graph<'s> {
 impl<'s> Graph<'s> {
     pub(crate) fn new(tree: &'s Tree<'s>) -> Graph<'s> {
         let mut graph = Graph::default();
-        for function in tree.functions.iter().filter(|f| !f.entry) {
-            graph
-                .by_name
-                .extend(function_index(tree, function.name).map(|index| (function.name, index)));
+        for (index, function) in tree.functions.iter().enumerate().filter(|(_, f)| !f.entry) {
+            let known = graph.by_name.entry(function.name).or_insert(index);
+            if tree.functions[*known].body.is_none() && function.body.is_some() {
+                *known = index;
+            }
         }
         if graph.by_name.is_empty() {
             return graph;
@@ -98,11 +99,7 @@ impl<'s> Graph<'s> {
             named.chain(uses.iter().flat_map(|u| u.taken.iter().copied())).collect();
         graph.taken = taken.into_iter().collect();
         graph.taken.sort_unstable();
-        for index in graph.by_name.values().copied() {
-            if reaches(index, &uses, &graph.taken) {
-                graph.recursive.insert(index);
-            }
-        }
+        graph.recursive = on_cycles(&uses, &graph.taken);
         graph
     }
 
@@ -122,7 +119,7 @@ impl<'s> Graph<'s> {
 
     /// Whether the function is lowered once, not in place of its calls.
     pub(crate) fn has_own_code(&self, function: usize) -> bool {
-        self.is_recursive(function) || self.taken.contains(&function)
+        self.is_recursive(function) || self.taken.binary_search(&function).is_ok()
     }
 }
 
@@ -167,22 +164,61 @@ fn target<'s>(operands: &[Operand<'s>]) -> Option<&'s str> {
     })
 }
 
-/// Whether a function can be called while it runs.
-fn reaches(from: usize, uses: &[Uses], taken: &[usize]) -> bool {
-    let mut seen = HashSet::new();
-    let mut work = vec![from];
-    while let Some(at) = work.pop() {
-        let indirect = if uses[at].indirect { taken } else { &[] };
-        for &next in uses[at].calls.iter().chain(indirect) {
-            if next == from {
-                return true;
+/// Functions that can be called while they run: those on a cycle of calls, found as the strongly connected components
+/// of the graph (Tarjan 1972). All indirect calls go through one node of their own.
+fn on_cycles(uses: &[Uses], taken: &[usize]) -> HashSet<usize> {
+    let hub = uses.len();
+    let next = |node: usize| -> Vec<usize> {
+        if node == hub {
+            return taken.to_vec();
+        }
+        let indirect = uses[node].indirect.then_some(hub);
+        uses[node].calls.iter().copied().chain(indirect).collect()
+    };
+    let mut found = HashSet::new();
+    // When a node was met first, counted from 1, and the earliest node on the path that it leads back to.
+    let (mut met, mut low) = (vec![0; hub + 1], vec![0; hub + 1]);
+    let (mut path, mut on_path) = (Vec::new(), vec![false; hub + 1]);
+    let mut time = 0;
+    for root in 0..=hub {
+        let mut work = Vec::new();
+        if met[root] == 0 {
+            work.push((root, next(root)));
+        }
+        while let Some((node, left)) = work.last_mut() {
+            let node = *node;
+            if met[node] == 0 {
+                time += 1;
+                (met[node], low[node]) = (time, time);
+                path.push(node);
+                on_path[node] = true;
             }
-            if seen.insert(next) {
-                work.push(next);
+            if let Some(to) = left.pop() {
+                if to == node {
+                    found.insert(node);
+                } else if met[to] == 0 {
+                    work.push((to, next(to)));
+                } else if on_path[to] {
+                    low[node] = low[node].min(met[to]);
+                }
+                continue;
+            }
+            work.pop();
+            if let Some(&(caller, _)) = work.last() {
+                low[caller] = low[caller].min(low[node]);
+            }
+            if low[node] == met[node] {
+                let first = path.iter().rposition(|&n| n == node).unwrap_or(0);
+                let component = path.split_off(first);
+                component.iter().for_each(|&n| on_path[n] = false);
+                if component.len() > 1 {
+                    found.extend(component);
+                }
             }
         }
     }
-    false
+    found.remove(&hub);
+    found
 }
 
 /// Lays results and parameters out at the start of a frame.
@@ -198,13 +234,6 @@ pub(crate) fn frame_of(function: &Function<'_>) -> Frame {
     Frame { results, params, ..frame }
 }
 
-/// Index of the device function of this name, the one with a body where there are several declarations.
-pub(crate) fn function_index(tree: &Tree<'_>, name: &str) -> Option<usize> {
-    let named = |(_, f): &(usize, &Function<'_>)| !f.entry && f.name == name;
-    let all = || tree.functions.iter().enumerate().filter(named);
-    all().find(|(_, f)| f.body.is_some()).or_else(|| all().next()).map(|(index, _)| index)
-}
-
 /// The address of function `index` of the module: a number that is no address of any memory.
 pub(crate) const fn function_address(index: usize) -> u64 {
     FUNCTIONS + 16 * index as u64
@@ -216,4 +245,43 @@ pub(super) fn stack_bytes(callees: &[Callee]) -> u64 {
         return STACK_BYTES;
     }
     callees.iter().map(|c| c.frame_bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition: a function that can be reached from itself.
+    fn reaches_itself(from: usize, uses: &[Uses], taken: &[usize]) -> bool {
+        let (mut seen, mut work) = (HashSet::new(), vec![from]);
+        while let Some(at) = work.pop() {
+            let indirect = if uses[at].indirect { taken } else { &[] };
+            for &next in uses[at].calls.iter().chain(indirect) {
+                if next == from {
+                    return true;
+                }
+                if seen.insert(next) {
+                    work.push(next);
+                }
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn cycles_are_found_in_graphs_of_every_density() {
+        let mut random = crate::random::Random::new(1, 0);
+        for round in 0..400 {
+            let nodes = 1 + random.below(12);
+            let mut uses = vec![Uses::default(); nodes];
+            for _ in 0..random.below(2 * nodes) {
+                uses[random.below(nodes)].calls.insert(random.below(nodes));
+            }
+            let taken: Vec<usize> =
+                (0..nodes).filter(|_| round % 2 == 1 && random.below(4) == 0).collect();
+            uses.iter_mut().for_each(|u| u.indirect = random.below(4) == 0);
+            let expected = (0..nodes).filter(|&n| reaches_itself(n, &uses, &taken)).collect();
+            assert_eq!(on_cycles(&uses, &taken), expected, "{uses:?} {taken:?}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ pub(crate) mod flow;
 pub(crate) mod form;
 pub(crate) mod kernel;
 pub(crate) mod plan;
+pub(crate) mod scene;
 pub(crate) mod special;
 pub(crate) mod symbols;
 pub(crate) mod table;
@@ -15,15 +16,16 @@ use body::Body;
 use flow::DataFlow;
 use kernel::{Kernel, Track};
 use plan::Plan;
+use scene::Scene;
 
 use crate::error::Fault;
 use crate::exec::inst::UNTRACKED;
 use crate::memory::FIRST_OFFSET;
-use crate::parse::ast::{Function, Tree};
+use crate::parse::ast::Function;
 
 /// Lowers one entry.
-pub(crate) fn entry(tree: &Tree<'_>, function: &Function<'_>) -> Result<Kernel, Fault> {
-    let first = Body::lower(tree, function, None)?;
+pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel, Fault> {
+    let first = Body::lower(scene, function, None)?;
     if first.shared_end > 1 << 20 {
         let bytes = first.shared_end - FIRST_OFFSET;
         return Err(Fault::new(
@@ -33,7 +35,8 @@ pub(crate) fn entry(tree: &Tree<'_>, function: &Function<'_>) -> Result<Kernel, 
     }
     let roots: Vec<u32> = std::iter::once(0).chain(first.pending.iter().map(|p| p.entry)).collect();
     let plan = Plan::new(&first.metas, &roots, &first.registers, first.shared_end);
-    let mut body = Body::lower(tree, function, Some(&plan))?;
+    let mut body = Body::lower(scene, function, Some(&plan))?;
+    scene.spend(body.code.len(), body.registers.len());
     let tracks = tracks(&mut body, &plan);
     let [words, doubles, preds] = body.slots.map(|n| n as usize);
     let flow = DataFlow::new(&body.metas, &body.registers, &plan);

@@ -62,13 +62,15 @@ struct Scope<'s> {
 /// The scopes that are open at one point of the text, innermost last.
 #[derive(Debug)]
 pub(crate) struct Scopes<'s> {
+    /// The module's names, seen from everywhere.
+    module: &'s HashMap<&'s str, Symbol>,
     stack: Vec<Scope<'s>>,
 }
 
 impl<'s> Scopes<'s> {
     /// With the module's scope open.
-    pub(crate) fn new() -> Self {
-        Scopes { stack: vec![Scope::default()] }
+    pub(crate) fn new(module: &'s HashMap<&'s str, Symbol>) -> Self {
+        Scopes { module, stack: Vec::new() }
     }
 
     pub(crate) fn open(&mut self) {
@@ -92,10 +94,10 @@ impl<'s> Scopes<'s> {
         &mut self.stack[last]
     }
 
-    /// The scopes that a name is looked up in, innermost first.
+    /// The scopes that a name is looked up in before the module's, innermost first.
     fn visible(&self) -> impl Iterator<Item = &Scope<'s>> {
         let function = self.stack.iter().rposition(|s| s.opaque).unwrap_or(0);
-        self.stack[function..].iter().rev().chain((function > 0).then(|| &self.stack[0]))
+        self.stack[function..].iter().rev()
     }
 
     /// Adds a name; false if the scope has it already.
@@ -128,7 +130,7 @@ impl<'s> Scopes<'s> {
 
     pub(crate) fn find(&self, name: &str) -> Option<Symbol> {
         let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-        self.visible().find_map(|scope| {
+        let inner = self.visible().find_map(|scope| {
             if let Some(&symbol) = scope.names.get(name) {
                 return Some(symbol);
             }
@@ -141,7 +143,8 @@ impl<'s> Scopes<'s> {
                 (canonical && index < range.count)
                     .then(|| Symbol::Register(range.first + index * range.each))
             })
-        })
+        });
+        inner.or_else(|| self.module.get(name).copied())
     }
 
     pub(crate) fn label(&self, name: &str) -> Option<u32> {
@@ -159,8 +162,8 @@ mod tests {
 
     #[test]
     fn ranges_and_scopes() {
-        let mut scopes = Scopes::new();
-        assert!(scopes.add("global", Symbol::Register(9)));
+        let module = HashMap::from([("global", Symbol::Register(9))]);
+        let mut scopes = Scopes::new(&module);
         scopes.open_function();
         assert!(scopes.add_range("%r", 100, 12, 1));
         assert_eq!(scopes.find("%r11"), Some(Symbol::Register(111)));

@@ -1,0 +1,81 @@
+//! What the lowering of every entry looks things up in: made once for a module.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+
+use super::callee::Graph;
+use super::symbols::Symbol;
+use crate::error::Fault;
+use crate::parse::ast::Tree;
+use crate::types::Space;
+
+/// Instructions of all entries of a module, with calls in place.
+const MAX_CODE: usize = 1 << 22;
+/// Registers of the same.
+const MAX_REGISTERS: usize = 1 << 23;
+
+/// A module as its entries see it.
+#[derive(Debug)]
+pub(crate) struct Scene<'s> {
+    pub(crate) tree: &'s Tree<'s>,
+    /// Variables of the module.
+    pub(crate) names: HashMap<&'s str, Symbol>,
+    pub(crate) graph: Graph<'s>,
+    /// Instructions and registers that its entries may still come to.
+    left: Cell<[usize; 2]>,
+}
+
+impl<'s> Scene<'s> {
+    pub(crate) fn new(tree: &'s Tree<'s>) -> Result<Scene<'s>, Fault> {
+        let mut names = HashMap::new();
+        let mut globals = 0;
+        for (index, variable) in tree.variables.iter().enumerate() {
+            let symbol = match variable.space {
+                Space::Shared => Symbol::ModuleShared { index },
+                Space::Global | Space::Const => {
+                    globals += 1;
+                    Symbol::Global { index: globals - 1, constant: variable.space == Space::Const }
+                }
+                space => {
+                    let message =
+                        format!("a variable in {} memory outside a function", space.name());
+                    return Err(Fault::new(variable.line, message));
+                }
+            };
+            if names.insert(variable.name, symbol).is_some() {
+                let message = format!("`{}` is declared twice", variable.name);
+                return Err(Fault::new(variable.line, message));
+            }
+        }
+        Ok(Scene {
+            tree,
+            names,
+            graph: Graph::new(tree),
+            left: Cell::new([MAX_CODE, MAX_REGISTERS]),
+        })
+    }
+
+    /// Refuses an entry that has come to so many instructions and registers, if the module may not have as many more.
+    pub(super) fn check_length(
+        &self,
+        code: usize,
+        registers: usize,
+        line: u32,
+    ) -> Result<(), Fault> {
+        let [code_left, registers_left] = self.left.get();
+        let (most, what) = if code > code_left {
+            (MAX_CODE, "instructions")
+        } else if registers > registers_left {
+            (MAX_REGISTERS, "registers")
+        } else {
+            return Ok(());
+        };
+        Err(Fault::new(line, format!("more than {most} {what} in one module, calls in place")))
+    }
+
+    /// Takes an entry's instructions and registers from what the module may have.
+    pub(super) fn spend(&self, code: usize, registers: usize) {
+        let [code_left, registers_left] = self.left.get();
+        self.left.set([code_left.saturating_sub(code), registers_left.saturating_sub(registers)]);
+    }
+}
