@@ -1,6 +1,7 @@
 //! Expands the kernel templates of `ptx/` into one PTX text per entry and a table of them.
 //!
-//! Nothing is compiled: the output is the text that the driver assembles on the user's machine.
+//! Nothing is compiled: the output is the text that the driver assembles on the user's machine, and beside it the same with its
+//! comments.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -134,6 +135,16 @@ fn variants() -> Vec<Variant> {
     list
 }
 
+/// What ships of a text: no comments but the titles of sections, no indentation. Lines keep their numbers, so that a message about
+/// the one is about the other.
+fn shipped(text: &str) -> String {
+    let code = |line: &str| match line.trim() {
+        title if title.starts_with("// ---- ") => title.to_owned(),
+        line => line.split("//").next().unwrap_or_default().trim_end().to_owned(),
+    };
+    text.lines().map(code).fold(String::new(), |text, line| text + &line + "\n")
+}
+
 /// A template environment that reads like a C preprocessor: `#for`, `#if`, `#include`, `${VALUE}`.
 /// PTX vector operands begin with `{%` in some assemblers' output, so blocks get delimiters that PTX never has.
 fn environment() -> Environment<'static> {
@@ -158,6 +169,12 @@ fn main() {
     let out_dir = env::var("OUT_DIR").expect("set by cargo");
     println!("cargo::rerun-if-changed=ptx");
     println!("cargo::rerun-if-changed=build.rs");
+
+    let [readable_dir, shipped_dir] = ["readable", "shipped"].map(|name| {
+        let folder = Path::new(&out_dir).join(name);
+        fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        folder
+    });
 
     let mut env = environment();
     env.set_loader(minijinja::path_loader(&ptx_dir));
@@ -184,8 +201,10 @@ fn main() {
             .get_template(&file)
             .and_then(|t| t.render(context! { ..common, ..values }))
             .unwrap_or_else(|error| panic!("ptx/{file}, entry {entry}: {error:#}"));
-        let path = Path::new(&out_dir).join(format!("{entry}.ptx"));
-        fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        for (folder, text) in [(&readable_dir, &text), (&shipped_dir, &shipped(&text))] {
+            let path = folder.join(format!("{entry}.ptx"));
+            fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
         table.push((entry, threads, shared_bytes, warp_shared_bytes, resident_ctas));
     }
     table.sort();
@@ -194,7 +213,7 @@ fn main() {
     for (entry, threads, shared_bytes, warp_shared_bytes, resident_ctas) in &table {
         writeln!(
             source,
-            "    KernelSource {{ entry: {entry:?}, ptx: include_str!(concat!(env!(\"OUT_DIR\"), \"/{entry}.ptx\")), \
+            "    KernelSource {{ entry: {entry:?}, ptx: include_str!(concat!(env!(\"OUT_DIR\"), \"/shipped/{entry}.ptx\")), \
              threads: {threads}, dynamic_shared_bytes: {shared_bytes}, \
              warp_shared_bytes: {warp_shared_bytes}, resident_ctas: {resident_ctas} }},"
         )

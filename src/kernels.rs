@@ -9,7 +9,7 @@ use core::fmt::Write as _;
 pub struct KernelSource {
     /// Name of the entry, which is the file's name and the variant, e.g. `decode_d128_bf16`.
     pub entry: &'static str,
-    /// The PTX text.
+    /// The PTX text, without comments and indentation; `cargo run --example expand` writes it with them, line for line.
     pub ptx: &'static str,
     /// Threads of a CTA, or the most where a plan takes fewer.
     pub threads: u32,
@@ -72,6 +72,21 @@ mod tests {
         assert!(!KERNELS.is_empty());
         for (index, kernel) in KERNELS.iter().enumerate() {
             assert_eq!(find(format_args!("{}", kernel.entry)), Some(index));
+        }
+    }
+
+    /// What ships is the readable text, line for line, without comments and indentation.
+    #[test]
+    fn the_shipped_text_is_the_readable_one() {
+        for kernel in KERNELS {
+            let path = format!("{}/readable/{}.ptx", env!("OUT_DIR"), kernel.entry);
+            let readable = std::fs::read_to_string(&path).expect("the build script wrote it");
+            assert_eq!(kernel.ptx.lines().count(), readable.lines().count(), "{}", kernel.entry);
+            for (shipped, readable) in kernel.ptx.lines().zip(readable.lines()) {
+                let rest = readable.trim().strip_prefix(shipped).expect(readable).trim_start();
+                assert!(rest.is_empty() || rest.starts_with("//"), "{readable}");
+                assert!(!shipped.contains("//") || shipped.starts_with("// ---- "), "{shipped}");
+            }
         }
     }
 

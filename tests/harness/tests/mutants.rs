@@ -49,7 +49,7 @@ const DECODE_MUTANTS: [(&str, Rewrite); 25] = [
         "the newest key is dropped",
         decode(
             "sub.u32 %first_tokens, %len, %other;",
-            "sub.u32 %first_tokens, %len, %other;\n    sub.u32 %first_tokens, %first_tokens, 1;",
+            "sub.u32 %first_tokens, %len, %other;\nsub.u32 %first_tokens, %first_tokens, 1;",
         ),
     ),
     (
@@ -68,15 +68,15 @@ const DECODE_MUTANTS: [(&str, Rewrite); 25] = [
     (
         "a tile is skipped",
         decode(
-            "sub.u32 %tiles_left, %tiles_left, 1;\n    setp.ne.u32 %p, %tiles_left, 0;",
-            "sub.u32 %tiles_left, %tiles_left, 1;\n    setp.gt.s32 %p, %tiles_left, 1;",
+            "sub.u32 %tiles_left, %tiles_left, 1;\nsetp.ne.u32 %p, %tiles_left, 0;",
+            "sub.u32 %tiles_left, %tiles_left, 1;\nsetp.gt.s32 %p, %tiles_left, 1;",
         ),
     ),
     (
         "a block id is off by one",
         decode(
             "mul.lo.u32 %offsets, %next_id, %block_stride_8;",
-            "add.u32 %next_id, %next_id, 1;\n    mul.lo.u32 %offsets, %next_id, %block_stride_8;",
+            "add.u32 %next_id, %next_id, 1;\nmul.lo.u32 %offsets, %next_id, %block_stride_8;",
         ),
     ),
     (
@@ -91,14 +91,14 @@ const DECODE_MUTANTS: [(&str, Rewrite); 25] = [
         "the scale is off by 0.2 %",
         decode(
             "ld.param.f32 %score_scale, [params+160];",
-            "ld.param.f32 %score_scale, [params+160];\n    mul.f32 %score_scale, %score_scale, 0f3F804189;",
+            "ld.param.f32 %score_scale, [params+160];\nmul.f32 %score_scale, %score_scale, 0f3F804189;",
         ),
     ),
     (
         "heads read another group's keys",
         decode(
             "mad.lo.u32 %first_q_head, %kv_head, %group_size, %first_row;",
-            "sub.u32 %first_q_head, 1, %kv_head;\n    mad.lo.u32 %first_q_head, %first_q_head, %group_size, %first_row;",
+            "sub.u32 %first_q_head, 1, %kv_head;\nmad.lo.u32 %first_q_head, %first_q_head, %group_size, %first_row;",
         ),
     ),
     (
@@ -123,7 +123,7 @@ const DECODE_MUTANTS: [(&str, Rewrite); 25] = [
     ("copies are not awaited", decode("cp.async.wait_group 2;", "cp.async.wait_group 3;")),
     (
         "lanes do not wait for each other's copies",
-        decode("bar.sync 0;                                // every warp's rows of K", "//"),
+        decode("bar.sync 0;\n@!%p_refill bra.uni $v_refilled;", "@!%p_refill bra.uni $v_refilled;"),
     ),
     ("what is past head_dim is not cleared", decode("@%p bra $pad_cleared;", "bra $pad_cleared;")),
     (
@@ -136,8 +136,8 @@ const DECODE_MUTANTS: [(&str, Rewrite); 25] = [
     (
         "a chunk's statistics are written to another's place",
         decode(
-            "mad.lo.u32 %tmp, %warp, 8, %first_q_head;\n    mul.lo.u32 %tmp, %tmp, %chunks;\n    add.u32 %tmp, %tmp, %chunk;",
-            "mad.lo.u32 %tmp, %warp, 8, %first_q_head;\n    mul.lo.u32 %tmp, %tmp, %chunks;",
+            "mad.lo.u32 %tmp, %warp, 8, %first_q_head;\nmul.lo.u32 %tmp, %tmp, %chunks;\nadd.u32 %tmp, %tmp, %chunk;",
+            "mad.lo.u32 %tmp, %warp, 8, %first_q_head;\nmul.lo.u32 %tmp, %tmp, %chunks;",
         ),
     ),
     (
@@ -162,7 +162,7 @@ const MMA_MUTANTS: [(&str, Rewrite); 20] = [
         "the newest key is dropped",
         mma(
             "sub.u32 %first_tokens, %len, %first_tokens;",
-            "sub.u32 %first_tokens, %len, %first_tokens;\n    sub.u32 %first_tokens, %first_tokens, 1;",
+            "sub.u32 %first_tokens, %len, %first_tokens;\nsub.u32 %first_tokens, %first_tokens, 1;",
         ),
     ),
     ("the accumulator is not rescaled", mma("mul.f32 %acc0, %acc0, %factor_even;", "")),
@@ -175,21 +175,21 @@ const MMA_MUTANTS: [(&str, Rewrite); 20] = [
         "a block id is off by one",
         mma(
             "mul.lo.u32 %offsets, %next_id, %block_stride_16;",
-            "add.u32 %next_id, %next_id, 1;\n    mul.lo.u32 %offsets, %next_id, %block_stride_16;",
+            "add.u32 %next_id, %next_id, 1;\nmul.lo.u32 %offsets, %next_id, %block_stride_16;",
         ),
     ),
     (
         "the scale is off by 0.2 %",
         mma(
             "ld.param.f32 %score_scale, [params+160];",
-            "ld.param.f32 %score_scale, [params+160];\n    mul.f32 %score_scale, %score_scale, 0f3F804189;",
+            "ld.param.f32 %score_scale, [params+160];\nmul.f32 %score_scale, %score_scale, 0f3F804189;",
         ),
     ),
     (
         "heads read another group's keys",
         mma(
             "mul.lo.u32 %first_q_head, %kv_head, %group_size;",
-            "sub.u32 %first_q_head, 1, %kv_head;\n    mul.lo.u32 %first_q_head, %first_q_head, %group_size;",
+            "sub.u32 %first_q_head, 1, %kv_head;\nmul.lo.u32 %first_q_head, %first_q_head, %group_size;",
         ),
     ),
     (
@@ -225,7 +225,7 @@ const MMA_MUTANTS: [(&str, Rewrite); 20] = [
     ("a chunk is merged twice", mma("@%p_more add.u64 %g_part0, %g_part0, %chunk_step_bytes;", "")),
     (
         "q is read before it has landed",
-        mma("cp.async.wait_group 0;                     // q", "//"),
+        mma("$pad_cleared:\ncp.async.wait_group 0;", "$pad_cleared:"),
     ),
 ];
 
@@ -292,7 +292,7 @@ const APPEND_MUTANTS: [(&str, Rewrite); 5] = [
         "slots are off by one",
         append(
             "mul.lo.u64 %cache_elem, %slot, %elems_64;",
-            "sub.s64 %slot, %slot, 1;\n    mul.lo.u64 %cache_elem, %slot, %elems_64;",
+            "sub.s64 %slot, %slot, 1;\nmul.lo.u64 %cache_elem, %slot, %elems_64;",
         ),
     ),
     (
