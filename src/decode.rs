@@ -4,13 +4,14 @@ use core::marker::PhantomData;
 
 use crate::buffer::Buffer;
 use crate::device::Stream;
+use crate::device_tables::DeviceTables;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::kernels::{KERNELS, KernelSource, MAX_HEAD_DIM};
 use crate::launch::{DecodeParams, launch_raw};
 use crate::plan::{KernelPlan, Workspace};
 use crate::pool::{KvPool, PoolShape, expect_in_range};
-use crate::tables::BlockTables;
+use crate::tables::{BlockTables, TableView};
 use crate::types::{DeviceAddress, Element};
 
 /// A head configuration with its kernel loaded and its workspace allocated: what a decode call needs and can be had ahead of it.
@@ -126,33 +127,60 @@ pub fn decode<'s, D: Driver, Q: Element, K: Element>(
     tables: &BlockTables<'s, D>,
     args: DecodeArgs<'_, 's, D, Q>,
 ) -> Result<()> {
+    enqueue(plan, pool, &tables.view(), args)
+}
+
+/// As [`decode()`], from tables on the device whose contents nobody checked: what is out of range is clamped, so that nothing outside
+/// the pool is read, and reported by [`DeviceTables::check`]. The results of the sequences concerned are wrong, all
+/// others are those of [`decode()`], bit for bit.
+///
+/// # Errors
+///
+/// Those of [`decode()`], and [`Error::TooShort`] for a table that holds fewer sequences than it says.
+pub fn decode_checked<'s, D: Driver, Q: Element, K: Element>(
+    plan: &mut DecodePlan<'s, D, Q, K>,
+    pool: &KvPool<'s, D, K>,
+    tables: &DeviceTables<'s, D>,
+    args: DecodeArgs<'_, 's, D, Q>,
+) -> Result<()> {
+    enqueue(plan, pool, &tables.view()?, args)
+}
+
+fn enqueue<'s, D: Driver, Q: Element, K: Element>(
+    plan: &mut DecodePlan<'s, D, Q, K>,
+    pool: &KvPool<'s, D, K>,
+    tables: &TableView<'_, 's, D>,
+    args: DecodeArgs<'_, 's, D, Q>,
+) -> Result<()> {
     check(plan, pool, tables, &args)?;
     let DecodeArgs { q, out, lse, sm_scale } = args;
-    let (shape, num_seqs) = (pool.shape(), tables.num_seqs());
-    if num_seqs == 0 {
+    if tables.num_seqs == 0 {
         return Ok(());
     }
     let params = DecodeParams {
         q: q.address(),
         k_cache: pool.k().address(),
         v_cache: pool.v().address(),
-        block_table: tables.device_table().address(),
-        seq_lens: tables.device_lens().address(),
+        block_table: tables.block_table.address(),
+        seq_lens: tables.seq_lens.address(),
         out: out.address(),
         lse: lse.map_or(DeviceAddress::NULL, |lse| lse.address()),
         partial_out: plan.partial_out.address(),
         partial_stat: plan.partial_stat.address(),
         arrivals: plan.arrivals.address(),
-        // BlockTables::new bounds both by i32::MAX.
-        num_seqs: num_seqs as u32,
-        max_blocks_per_seq: tables.max_blocks_per_seq() as u32,
-        ..plan.kernel_plan.params(shape, sm_scale)?
+        error_word: tables.error_word,
+        // The constructors of both kinds of tables bound both by i32::MAX.
+        num_seqs: tables.num_seqs as u32,
+        max_blocks_per_seq: tables.max_blocks_per_seq as u32,
+        num_blocks: tables.space.num_blocks,
+        ..plan.kernel_plan.params(pool.shape(), sm_scale)?
     };
     let (device, shape) = (plan.stream.device(), ([plan.grid, 1, 1], plan.kernel_plan.threads));
-    // SAFETY: T1 and T2 (test `tables::*`) keep every block id and length inside the pool's space, `expect_fits`
-    // says that this pool has at least that space, P1 that its buffers hold it; `check` bounds q, out and
-    // lse, and the tables by the capacities for which W1 sizes the workspace; all lie on this stream (S1 to S3) and `out`, `lse` and
-    // the plan are borrowed exclusively. The kernel's own claim to stay within these is shown on the emulator by every
+    // SAFETY: T1 and T2 (test `tables::*`) keep every block id and length inside the pool's space, or the kernel does, which clamps
+    // both to `num_blocks` and the table's width (I1; tests/device_tables.rs, tests/raw_decode.rs); `expect_fits`
+    // says that this pool has at least that space, P1 that its buffers hold it; V1 that the tables lie in their buffers; `check` bounds
+    // q, out and lse, and the tables by the capacities for which W1 sizes the workspace; all lie on this stream (S1 to S3) and `out`,
+    // `lse` and the plan are borrowed exclusively. The kernel's own claim to stay within these is shown on the emulator by every
     // property test.
     unsafe { launch_raw(device, plan.stream.raw(), plan.kernel_plan.kernel, shape, &params) }
 }
@@ -161,23 +189,24 @@ pub fn decode<'s, D: Driver, Q: Element, K: Element>(
 fn check<'s, D: Driver, Q: Element, K: Element>(
     plan: &DecodePlan<'s, D, Q, K>,
     pool: &KvPool<'s, D, K>,
-    tables: &BlockTables<'s, D>,
+    tables: &TableView<'_, 's, D>,
     args: &DecodeArgs<'_, 's, D, Q>,
 ) -> Result<()> {
     let DecodeArgs { q, out, lse, sm_scale } = args;
     plan.stream.expect_same("the pool", pool.stream())?;
-    plan.stream.expect_same("the block table", tables.device_table().stream())?;
+    plan.stream.expect_same("the block table", tables.block_table.stream())?;
+    plan.stream.expect_same("the lengths", tables.seq_lens.stream())?;
     plan.stream.expect_same("q", q.stream())?;
     plan.stream.expect_same("out", out.stream())?;
     let shape = pool.shape();
     expect_equal("num_kv_heads of the pool", shape.num_kv_heads, plan.num_kv_heads)?;
     expect_equal("head_dim of the pool", shape.head_dim, plan.head_dim)?;
-    tables.space().expect_fits(shape)?;
+    tables.space.expect_fits(shape)?;
     if !sm_scale.is_finite() {
         return Err(Error::NotFinite { what: "sm_scale", value: *sm_scale });
     }
 
-    let num_seqs = tables.num_seqs();
+    let num_seqs = tables.num_seqs;
     let rows = num_seqs
         .checked_mul(plan.num_q_heads)
         .ok_or(Error::Overflow { what: "rows of the output" })?;
@@ -203,8 +232,8 @@ fn check<'s, D: Driver, Q: Element, K: Element>(
 }
 
 /// Tokens that a row of the table has room for; at most 2⁶² as both factors are at most 2³¹ − 1.
-fn row_tokens<D: Driver>(tables: &BlockTables<'_, D>) -> usize {
-    tables.max_blocks_per_seq().saturating_mul(tables.space().block_size as usize)
+fn row_tokens<D: Driver>(tables: &TableView<'_, '_, D>) -> usize {
+    tables.max_blocks_per_seq.saturating_mul(tables.space.block_size as usize)
 }
 
 /// Fails unless two sizes agree.

@@ -5,6 +5,32 @@ use crate::types::Dtype;
 /// A `Result` whose error is [`enum@Error`].
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
+/// What a table on the device holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableEntry {
+    /// A block id.
+    BlockId,
+    /// The length of a sequence, in tokens.
+    SeqLen,
+}
+
+impl core::fmt::Display for TableEntry {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::BlockId => "block id",
+            Self::SeqLen => "length",
+        })
+    }
+}
+
+/// What a number beyond `i32::MAX` is in a table of `i32`, in brackets.
+fn signed(value: u32) -> String {
+    if value <= i32::MAX.cast_unsigned() {
+        return String::new();
+    }
+    format!(" (as i32: {})", value.cast_signed())
+}
+
 /// Everything that can go wrong; each variant carries the offending value and its limit.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -165,13 +191,18 @@ pub enum Error {
     },
     /// A kernel met contents of a table on the device that are out of range, and clamped them.
     #[error(
-        "a table on the device is out of range (block ids: {block_ids}, lengths: {seq_lens}), the rows concerned are wrong"
+        "sequence {seq} of a table on the device has {entry} {value}{}, the limit is {limit}; its results are wrong",
+        signed(*.value)
     )]
     DeviceTable {
-        /// Whether a block id was not below the pool's number of blocks.
-        block_ids: bool,
-        /// Whether a length was above what a row of the table holds.
-        seq_lens: bool,
+        /// What is out of range.
+        entry: TableEntry,
+        /// Sequence (row of the table): the first one concerned, others may be too.
+        seq: usize,
+        /// The value found, the largest of that sequence.
+        value: u32,
+        /// The largest value allowed.
+        limit: u64,
     },
     /// No kernel is built for a combination of types.
     #[error("no kernel {name} for head_dim {head_dim}, q {q}, kv {kv}")]

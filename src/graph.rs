@@ -17,7 +17,8 @@ use crate::types::DeviceAddress;
 ///   its buffer meanwhile postpones the free until the graph is dropped. (A capture cannot allocate, so
 ///   no other allocation can be named by the graph; and forgetting a graph leaks.)
 /// - H2. The contents that become addresses are valid at every replay: block tables and slot mappings are written by their
-///   `set` only, after its checks, against the space that the capture compared with the pool.
+///   `set` only, after its checks, against the space that the capture compared with the pool; those of
+///   [`crate::DeviceTables`] may be anything, the kernel clamps them.
 /// - H3. Sizes that a launch was checked with are part of the graph, and no buffer ever changes its size.
 ///
 /// So buffers, tables and mappings stay free to be used and changed between replays: that is how sequences grow.
@@ -68,7 +69,7 @@ pub struct Graph<'s, D: Graphs> {
 impl<D: Driver> Stream<D> {
     /// Records the work that `record` enqueues on this stream, instead of running it.
     ///
-    /// What may be recorded: [`crate::decode()`], [`crate::append()`], [`crate::Buffer::fill_bytes`],
+    /// What may be recorded: [`crate::decode()`], [`crate::decode_checked()`], [`crate::append()`], [`crate::Buffer::fill_bytes`],
     /// [`crate::KvPool::copy_blocks`]. What makes, writes or reads a buffer, or waits, fails while the stream records, also
     /// on other threads. Work that other threads enqueue on this stream meanwhile is recorded too.
     ///

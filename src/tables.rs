@@ -6,6 +6,7 @@ use crate::device::Stream;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::pool::{PoolShape, expect_in_range};
+use crate::types::DeviceAddress;
 
 /// The ids that a table or mapping was checked against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub(crate) struct BlockSpace {
 }
 
 impl BlockSpace {
-    fn of(shape: PoolShape) -> Result<Self> {
+    pub(crate) fn of(shape: PoolShape) -> Result<Self> {
         shape.check()?;
         // `check` bounds both by i32::MAX.
         Ok(Self { num_blocks: shape.num_blocks as u32, block_size: shape.block_size as u32 })
@@ -207,17 +208,30 @@ impl<'s, D: Driver> BlockTables<'s, D> {
         &self.host_lens[..self.num_seqs]
     }
 
-    pub(crate) fn space(&self) -> BlockSpace {
-        self.space
+    pub(crate) fn view(&self) -> TableView<'_, 's, D> {
+        TableView {
+            space: self.space,
+            num_seqs: self.num_seqs,
+            max_blocks_per_seq: self.max_blocks_per_seq,
+            block_table: &self.block_table,
+            seq_lens: &self.seq_lens,
+            error_word: DeviceAddress::NULL,
+        }
     }
+}
 
-    pub(crate) fn device_table(&self) -> &Buffer<'s, D, u32> {
-        &self.block_table
-    }
-
-    pub(crate) fn device_lens(&self) -> &Buffer<'s, D, u32> {
-        &self.seq_lens
-    }
+/// What decode needs of tables, whoever checks them.
+///
+/// - V1. `block_table` has `num_seqs` rows of `max_blocks_per_seq` entries at least, `seq_lens` `num_seqs` entries.
+/// - V2. Their contents were checked (T1, T2), or `error_word` is the address of a live `u64`, which makes the launch one whose
+///   rows may be wrong.
+pub(crate) struct TableView<'a, 's, D: Driver> {
+    pub space: BlockSpace,
+    pub num_seqs: usize,
+    pub max_blocks_per_seq: usize,
+    pub block_table: &'a Buffer<'s, D, u32>,
+    pub seq_lens: &'a Buffer<'s, D, u32>,
+    pub error_word: DeviceAddress,
 }
 
 /// Where the K and V of new tokens go, on the device: `slot_mapping` \[num_tokens\], slot = block * block_size + offset.

@@ -7,7 +7,7 @@ use half::bf16;
 use pagedptx::kernels::KERNELS;
 use pagedptx::{
     BlockTables, Buffer, DecodeArgs, DecodePlan, Device, DeviceAddress, DeviceProperties, Driver,
-    Error, KvPool, LaunchShape, PoolShape, Result, Sequence, decode, raw,
+    Error, KvPool, LaunchShape, PoolShape, Result, Sequence, TableEntry, decode, raw,
 };
 use pagedptx_harness::call::{Call, RandomElement, Shape};
 use pagedptx_harness::draw::Spec;
@@ -321,7 +321,7 @@ fn wild_tables_on_the_device_are_clamped_and_reported() {
             raw::workspace_bytes(pagedptx::Dtype::Bf16, pagedptx::Dtype::Bf16, shape, 2, 3, WIDTH)
                 .unwrap();
         let workspace = Buffer::<_, u8>::zeroed(&stream, bytes).unwrap();
-        let word = Buffer::<_, u32>::zeroed(&stream, 1).unwrap();
+        let word = Buffer::<_, u64>::zeroed(&stream, 1).unwrap();
         let rows = |address| raw::Rows::contiguous(address, pagedptx::Dtype::Bf16, 2, 64);
         let args = raw::Decode {
             q: rows(q.address()),
@@ -345,19 +345,23 @@ fn wild_tables_on_the_device_are_clamped_and_reported() {
         };
         // SAFETY: all memory is the buffers' above, of the sizes given, and lives to the end of this function.
         unsafe { raw::decode(&device, stream.raw(), &args) }.unwrap();
-        let report = raw::check_error_word(word.to_vec().unwrap()[0]);
+        let report = raw::check_error_word(word.to_vec().unwrap()[0], shape, WIDTH);
         (out.to_vec().unwrap()[2 * 2 * 64..].to_vec(), report)
     };
     let fine = [0, 1, 2, 3, 4, 0, 2, 3, 1];
     let (third, report) = run(fine, [33, 48, 40]);
     assert_eq!(report, Ok(()));
-    let bad = |block_ids, seq_lens| Err(Error::DeviceTable { block_ids, seq_lens });
+    let id =
+        |seq, value| Err(Error::DeviceTable { entry: TableEntry::BlockId, seq, value, limit: 4 });
+    let len =
+        |seq, value| Err(Error::DeviceTable { entry: TableEntry::SeqLen, seq, value, limit: 48 });
     for (table, lens, want) in [
-        ([0, 5, 2, 3, 4, 0, 2, 3, 1], [33, 48, 40], bad(true, false)),
-        ([0, u32::MAX, 1 << 31, 3, 4, 0, 2, 3, 1], [48, 48, 40], bad(true, false)),
-        (fine, [49, 1, 40], bad(false, true)),
-        (fine, [u32::MAX, 1 << 31, 40], bad(false, true)),
-        ([i32::MAX as u32, 1, 2, 3, 4, 0, 2, 3, 1], [33, u32::MAX, 40], bad(true, true)),
+        ([0, 5, 2, 3, 4, 0, 2, 3, 1], [33, 48, 40], id(0, 5)),
+        ([0, u32::MAX, 1 << 31, 3, 4, 0, 2, 3, 1], [48, 48, 40], id(0, u32::MAX)),
+        ([0, 1, 2, 9, 4, 7, 2, 3, 1], [33, 48, 40], id(1, 9)),
+        (fine, [49, 1, 40], len(0, 49)),
+        (fine, [u32::MAX, 1 << 31, 40], len(0, u32::MAX)),
+        ([i32::MAX as u32, 1, 2, 3, 4, 0, 2, 3, 1], [33, u32::MAX, 40], len(1, u32::MAX)),
         // Ids that no token uses are not read.
         ([0, 1, 77, 3, u32::MAX, 99, 2, 3, 1], [32, 16, 40], Ok(())),
     ] {

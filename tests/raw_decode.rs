@@ -1,8 +1,10 @@
 //! Decode from raw memory: pools, queries and outputs of any strides, and tables that nobody checked, on both kinds of
 //! kernels, against the safe layer's results bit for bit.
 
-use pagedptx::raw::{self, BAD_BLOCK_ID, BAD_SEQ_LEN, Decode, Pool, Rows, Table, Workspace};
-use pagedptx::{Buffer, Device, DeviceAddress, Dtype, Error, PoolShape, Result, Stream};
+use pagedptx::raw::{self, Decode, Pool, Rows, Table, Workspace};
+use pagedptx::{
+    Buffer, Device, DeviceAddress, Dtype, Error, PoolShape, Result, Stream, TableEntry,
+};
 use pagedptx_harness::draw::Spec;
 use pagedptx_harness::dtype;
 use pagedptx_harness::problem::{Attention, Tensor};
@@ -73,7 +75,7 @@ struct Layout {
 }
 
 /// Runs a problem from raw memory; returns the bytes of `out`, gaps included, and the error word if one is wanted.
-fn run(problem: &Attention, layout: Layout, checked: bool) -> Result<(Vec<u8>, u32)> {
+fn run(problem: &Attention, layout: Layout, checked: bool) -> Result<(Vec<u8>, u64)> {
     let device = Device::new(EmulatorDriver::default())?;
     let stream = device.stream()?;
     let [block, token, head] = layout.pool;
@@ -95,7 +97,7 @@ fn run(problem: &Attention, layout: Layout, checked: bool) -> Result<(Vec<u8>, u
     let bytes =
         raw::workspace_bytes(q_dtype, kv_dtype, shape, num_q_heads, max_seqs, max_blocks_per_seq)?;
     let workspace = Buffer::<_, u8>::zeroed(&stream, bytes)?;
-    let word = Buffer::<_, u32>::zeroed(&stream, 1)?;
+    let word = Buffer::<_, u64>::zeroed(&stream, 1)?;
     let rows = |address, dtype, [token, head]: [usize; 2]| Rows {
         address,
         dtype,
@@ -201,17 +203,23 @@ fn tables_that_nobody_checked_are_clamped_and_reported() {
         // The row is read up to its end, and what it holds there is as wild as a freed block's id.
         let mut both = bad_len.clone();
         both.block_table[2 * width] = -1;
-        for (name, bad, row, word) in [
-            ("one past the last id", bad_id(problem.num_blocks() as i32), 2, BAD_BLOCK_ID),
-            ("a negative id", bad_id(-1), 2, BAD_BLOCK_ID),
-            ("the largest id", bad_id(i32::MAX), 2, BAD_BLOCK_ID),
-            ("a length", bad_len, 1, BAD_SEQ_LEN),
-            ("both", both, 1, BAD_BLOCK_ID | BAD_SEQ_LEN),
+        let num_blocks = problem.num_blocks() as u32;
+        let limit = u64::from(num_blocks) - 1;
+        let id = |value| (TableEntry::BlockId, 2, value, limit);
+        let max_len = width * problem.block_size();
+        let len = (TableEntry::SeqLen, 1, max_len as u32 + 1, max_len as u64);
+        for (name, bad, row, (entry, seq, value, limit)) in [
+            ("one past the last id", bad_id(num_blocks as i32), 2, id(num_blocks)),
+            ("a negative id", bad_id(-1), 2, id(u32::MAX)),
+            ("the largest id", bad_id(i32::MAX), 2, id(i32::MAX as u32)),
+            ("a length", bad_len, 1, len),
+            ("both", both, 1, len),
         ] {
             let (out, got) = run(&bad, contiguous(&bad), true)
                 .unwrap_or_else(|error| panic!("{pair:?}, {name}: {error}"));
-            assert_eq!(got & word, word, "{pair:?}, {name}");
-            assert!(raw::check_error_word(got).is_err());
+            let report = raw::check_error_word(got, shape(&bad), width);
+            let want = Error::DeviceTable { entry, seq, value, limit };
+            assert_eq!(report, Err(want), "{pair:?}, {name}");
             for seq in (0..problem.num_seqs()).filter(|&seq| seq != row) {
                 if name == "both" && seq == 2 {
                     continue;

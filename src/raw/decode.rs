@@ -3,7 +3,7 @@
 use super::{Pool, RowNames, Rows, expect_aligned};
 use crate::device::Device;
 use crate::driver::Driver;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TableEntry};
 use crate::kernels;
 use crate::launch::{DecodeParams, launch_raw};
 use crate::plan::{KernelPlan, MAX_POOL_ELEMS};
@@ -46,30 +46,33 @@ pub struct Decode {
     pub sm_scale: f32,
     /// Memory for partial results.
     pub workspace: Workspace,
-    /// For tables whose contents nobody checked, `u32`: block ids and lengths out of range are clamped, and
-    /// [`BAD_BLOCK_ID`] and [`BAD_SEQ_LEN`] or-ed into it.
+    /// For tables whose contents nobody checked, `u64`, 0 before the first call: block ids and lengths out of range are
+    /// clamped, and one of them is reported here, which [`check_error_word`] turns into an error.
     pub error_word: Option<DeviceAddress>,
 }
 
-/// A block id was not below `num_blocks`.
-pub const BAD_BLOCK_ID: u32 = 1;
-
-/// A length was above `max_blocks_per_seq * block_size`.
-pub const BAD_SEQ_LEN: u32 = 2;
-
-/// Turns a word that kernels reported into ([`Decode::error_word`]) into an error.
+/// Turns a word that calls with one pool shape and one width of the table reported into ([`Decode::error_word`]) into an error.
+///
+/// Of several offenders it names a length, if there is one, else a block id, of the first sequence concerned and there
+/// the largest one: the same under every schedule.
 ///
 /// # Errors
 ///
 /// [`Error::DeviceTable`] unless it is 0.
-pub fn check_error_word(word: u32) -> Result<()> {
+pub fn check_error_word(word: u64, shape: PoolShape, max_blocks_per_seq: usize) -> Result<()> {
     if word == 0 {
         return Ok(());
     }
-    Err(Error::DeviceTable {
-        block_ids: word & BAD_BLOCK_ID != 0,
-        seq_lens: word & BAD_SEQ_LEN != 0,
-    })
+    // `ptx/report.ptx` draws the word.
+    let is_len = word >> 63 == 1;
+    let seq = (!word >> 32) as u32 & i32::MAX as u32;
+    let value = (word & u64::from(u32::MAX)) as u32;
+    let (entry, limit) = if is_len {
+        (TableEntry::SeqLen, max_blocks_per_seq.saturating_mul(shape.block_size))
+    } else {
+        (TableEntry::BlockId, shape.num_blocks.saturating_sub(1))
+    };
+    Err(Error::DeviceTable { entry, seq: seq as usize, value, limit: limit as u64 })
 }
 
 /// Device memory that [`decode`] works in, and the capacities it was sized for ([`workspace_bytes`]).
@@ -180,7 +183,7 @@ fn check_decode(args: &Decode) -> Result<()> {
         ("k", pool.k, 16),
         ("v", pool.v, 16),
         ("workspace", workspace.address, 16),
-        ("error_word", error_word.unwrap_or(DeviceAddress::NULL), 4),
+        ("error_word", error_word.unwrap_or(DeviceAddress::NULL), 8),
         ("lse", lse.unwrap_or(DeviceAddress::NULL), 4),
         ("block_table", table.block_table, 4),
         ("seq_lens", table.seq_lens, 4),

@@ -20,9 +20,7 @@ use crate::types::{DeviceAddress, Dtype};
 
 pub use append::{Append, append};
 pub use csr::{CsrTable, pad_csr};
-pub use decode::{
-    BAD_BLOCK_ID, BAD_SEQ_LEN, Decode, Table, Workspace, check_error_word, decode, workspace_bytes,
-};
+pub use decode::{Decode, Table, Workspace, check_error_word, decode, workspace_bytes};
 
 /// Where the K and V of one layer lie, and what they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
