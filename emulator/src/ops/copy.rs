@@ -182,10 +182,11 @@ fn one_by_one(
         }
         let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
         let (aligned, bytes) = (|at: u64| at.is_multiple_of(bytes as u64), bytes as u64);
-        let target = memory.shared.offset(to.0[lane], bytes).filter(|&offset| {
+        let target = aligned(to.0[lane]).then(|| memory.shared.offset(to.0[lane], bytes)).flatten();
+        let target = target.filter(|&offset| {
             !checked || permitted(memory.shared, offset, bytes as usize, Access::Store)
         });
-        if target.is_none() || !aligned(to.0[lane]) {
+        if target.is_none() {
             let refused = Refused { lane, address: to.0[lane], bytes, access: Access::Store };
             return Some(refuse::<Shared>(env, warp.local.as_ref(), refused));
         }
