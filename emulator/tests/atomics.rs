@@ -332,12 +332,60 @@ fn the_source_of_a_reduction_is_read_until_its_group_is_waited_for() {
     let text = reduction("add.u32", "cp.async.bulk.wait_group 0;")
         .replace("bar.sync 0;", "discard.global.L2 [%out], 128; bar.sync 0;");
     Run::block(128).finds(&text, &[0], FindingKind::UninitialisedMemory, "atomic access");
-    let text = kernel_with(
-        SHARED,
-        &store("%tid").replace(
-            "st.global",
-            "cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.add.u32",
-        ),
+}
+
+/// Thread 32 w makes 128 words of 10 w + 1 and adds them to what shared memory holds, word i being i; everyone waits.
+fn reduction_in_shared(operation: &str, proxy: &str) -> String {
+    let shared = ".shared .align 16 .b8 data[512]; .shared .align 16 .b8 add[2048]; .shared .align 8 .b64 done;";
+    let body = format!(
+        "mov.u32 %r1, data; mad.lo.u32 %r2, %tid, 4, %r1; st.shared.u32 [%r2], %tid;
+         shr.u32 %r3, %tid, 5; mad.lo.u32 %r4, %r3, 10, 1; and.b32 %r5, %tid, 31; setp.eq.u32 %p1, %r5, 0;
+         mov.u32 %r6, add; mad.lo.u32 %r6, %r3, 512, %r6; mad.lo.u32 %r7, %r5, 16, %r6;
+         st.shared.v4.u32 [%r7], {{%r4, %r4, %r4, %r4}};
+         setp.eq.u32 %p2, %tid, 0; @%p2 mbarrier.init.shared.b64 [done], 4; {proxy} bar.sync 0;
+         @%p1 mbarrier.arrive.expect_tx.shared.b64 _, [done], 512;
+         @%p1 cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.{operation} [data], [%r6], 512, [done];
+         $wait: mbarrier.try_wait.parity.shared.b64 %p3, [done], 0; @!%p3 bra $wait;
+         ld.shared.u32 %r8, [%r2];"
     );
-    assert!(refused(&text).contains("cp.reduce"), "{}", refused(&text));
+    kernel_with(shared, &(body + &store("%r8")))
+}
+
+#[test]
+fn copies_in_bulk_add_to_shared_memory_together() {
+    let proxy = "fence.proxy.async.shared::cta;";
+    let adds: [u32; 4] = [1, 11, 21, 31];
+    type Fold = fn(u32, u32) -> u32;
+    let cases: [(&str, Fold); 5] = [
+        ("add.u32", |old, b| old + b),
+        ("min.u32", u32::min),
+        ("max.s32", u32::max),
+        ("xor.b32", |old, b| old ^ b),
+        ("add.s32", |old, b| old + b),
+    ];
+    for (operation, fold) in cases {
+        for seed in 0..4 {
+            let out = Run::block(128).seed(seed).run(&reduction_in_shared(operation, proxy), &[]);
+            let want: Vec<u32> = (0..128).map(|i| adds.into_iter().fold(i, fold)).collect();
+            assert_eq!(out, want, "{operation}");
+        }
+    }
+    // 64 bits: pairs of words with a carry between them.
+    let text = reduction_in_shared("add.u64", proxy)
+        .replace("mad.lo.u32 %r4, %r3, 10, 1;", "mov.u32 %r4, -1;");
+    let out = Run::block(128).run(&text, &[]);
+    for pair in 0..64u32 {
+        let want = (u64::from(2 * pair + 1) << 32 | u64::from(2 * pair)).wrapping_sub(4);
+        let have = u64::from(out[2 * pair as usize + 1]) << 32 | u64::from(out[2 * pair as usize]);
+        assert_eq!(have, want, "{pair}");
+    }
+    Run::block(128).finds(
+        &reduction_in_shared("add.u32", ""),
+        &[],
+        FindingKind::Race,
+        "fence.proxy.async",
+    );
+    let early = reduction_in_shared("add.u32", proxy)
+        .replace("$wait: ", "@%p1 ld.shared.u32 %r9, [data]; $wait: ");
+    Run::block(128).finds(&early, &[], FindingKind::InFlight, "");
 }

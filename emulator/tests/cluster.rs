@@ -101,10 +101,6 @@ fn the_only_rank_is_this_cta() {
 fn larger_clusters_name_themselves() {
     for (form, part) in [
         (
-            "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%r1], [%in], 16, [%r2], %h;",
-            "multicast::cluster",
-        ),
-        (
             "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%r1], [%d1, {%r2, %r3}], [%r4];",
             "`.tensor`",
         ),

@@ -112,6 +112,18 @@ fn a_bulk_copy_lands_before_its_phase_completes() {
 }
 
 #[test]
+fn a_copy_to_many_goes_to_the_only_cta_of_the_cluster() {
+    let input: Vec<u32> = (0..128).map(|i| i ^ 5).collect();
+    let to_many = |ctas: u32| {
+        bulk_in(512, &wait("try_wait", "0"), "512")
+            .replace("complete_tx::bytes [data]", "complete_tx::bytes.multicast::cluster [data]")
+            .replace("512, [full];\n", &format!("512, [full], {ctas};\n"))
+    };
+    assert_eq!(Run::block(128).run(&to_many(1), &input), input);
+    Run::block(128).finds(&to_many(3), &input, FindingKind::Operand, "a cluster that has one");
+}
+
+#[test]
 fn a_bulk_copy_out_needs_its_fence_and_its_wait() {
     let out = |fence: &str, rest: &str| {
         kernel_with(

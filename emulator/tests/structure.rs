@@ -123,8 +123,8 @@ fn modifiers_may_stand_in_another_order() {
 #[test]
 fn what_is_unknown_is_named() {
     assert!(
-        refused(&kernel("setmaxnreg.inc.sync.aligned.u32 80;"))
-            .contains("unknown instruction `setmaxnreg`")
+        refused(&kernel("tensormap.replace.tile.rank.global.b1024.b32 [%in], 2;"))
+            .contains("unknown instruction `tensormap`")
     );
     assert!(
         refused(&kernel("mbarrier.frobnicate.b64 [%d1];"))

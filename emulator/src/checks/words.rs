@@ -445,12 +445,19 @@ impl Words {
         }
     }
 
-    /// A copy that a lane issued has landed, at this clock of the agent.
-    pub(crate) fn landed(&mut self, clock: u32, at: Range<usize>, lane: usize, pc: u32) {
+    /// A copy that a lane issued has landed, at this clock of the agent; `atomic` if it was added to what was there.
+    pub(crate) fn landed(
+        &mut self,
+        clock: u32,
+        at: Range<usize>,
+        (lane, pc): (usize, u32),
+        atomic: bool,
+    ) {
+        let flags = COPIED | if atomic { ATOMIC | STRONG } else { 0 };
         let range = at.start / 4..at.end.div_ceil(4);
         self.writes.cover(range.start, range.end);
         for word in range {
-            self.writes.when[word] = Stamp(clock << 9 | 15 << 5 | COPIED);
+            self.writes.when[word] = Stamp(clock << 9 | 15 << 5 | flags);
             self.writes.who[word] = writer(0, lane, pc);
         }
     }

@@ -31,6 +31,8 @@ pub(crate) struct Incoming {
     pub(crate) from_shared: bool,
     pub(crate) to: u64,
     pub(crate) bytes: u32,
+    /// What it is added to its destination by, and the bytes of an element.
+    pub(crate) reduction: Option<(u32, Combine)>,
     /// The mbarrier that learns of it.
     pub(crate) mbarrier: u64,
     pub(crate) thread: Thread,
@@ -125,9 +127,17 @@ impl Env<'_> {
         } else {
             self.check_range::<Global>(lane, from, bytes, Access::Load)
         };
-        if let Some(flow) =
-            source.or_else(|| self.check_range::<Shared>(lane, to, bytes, Access::Store))
-        {
+        let access = if copy.reduction.is_some() { Access::Atomic } else { Access::Store };
+        if copy.reduction.is_some() {
+            // Reductions may be on their way to the same bytes: each element is an operation of its own.
+            self.set_in_flight(|other| other.reduction.is_some(), false);
+        }
+        let mut refused = source.or_else(|| self.check_range::<Shared>(lane, to, bytes, access));
+        if copy.reduction.is_some() {
+            self.set_in_flight(|other| other.reduction.is_some(), true);
+            refused = refused.or_else(|| self.check_proxy(lane, to, bytes));
+        }
+        if let Some(flow) = refused {
             return Some(flow);
         }
         if from_shared && let Some(flow) = self.check_proxy(lane, from, bytes) {
@@ -139,7 +149,7 @@ impl Env<'_> {
                 return reads;
             }
         }
-        let writes = self.check_issue(copy.thread, copy.site, (to, bytes), Access::Store);
+        let writes = self.check_issue(copy.thread, copy.site, (to, bytes), access);
         if writes.is_some() {
             return writes;
         }
@@ -153,9 +163,19 @@ impl Env<'_> {
             }
         }
         let offset = (to - self.shared.base) as usize;
-        self.shared.mark(offset, bytes as usize, IN_FLIGHT, INIT);
+        let gone = if copy.reduction.is_some() { 0 } else { INIT };
+        self.shared.mark(offset, bytes as usize, IN_FLIGHT, gone);
         self.bulk.incoming.push(copy);
         None
+    }
+
+    /// Marks the destinations of some copies as in flight, or lifts the mark.
+    fn set_in_flight(&self, which: impl Fn(&Incoming) -> bool, set: bool) {
+        for copy in self.bulk.incoming.iter().filter(|copy| which(copy)) {
+            let (set, clear) = if set { (IN_FLIGHT, 0) } else { (0, IN_FLIGHT) };
+            let offset = (copy.to - self.shared.base) as usize;
+            self.shared.mark(offset, copy.bytes as usize, set, clear);
+        }
     }
 
     /// Checks a copy out of shared memory and takes it on.
@@ -240,8 +260,8 @@ impl Env<'_> {
         access: Access,
     ) -> Option<Flow> {
         let (warp, lane) = thread;
-        let writes = access != Access::Load;
-        let access = words::Access { warp, pc: site, writes, strong: false, atomic: false };
+        let (writes, atomic) = (access != Access::Load, access == Access::Atomic);
+        let access = words::Access { warp, pc: site, writes, strong: atomic, atomic };
         let race = self.shared_run(access, lane, (start, bytes))?;
         Some(report_race(self, (access, bytes.into()), &race))
     }
@@ -341,12 +361,32 @@ impl Env<'_> {
             region.data.read(offset, &mut data);
         }
         let offset = (copy.to - self.shared.base) as usize;
-        self.shared.data.write(offset, &data);
+        match copy.reduction {
+            Some((element, combine)) => {
+                for (at, new) in data.chunks_exact(element as usize).enumerate() {
+                    let (at, bytes) = (offset + at * element as usize, element as usize);
+                    let mut word = [0; 8];
+                    word[..bytes].copy_from_slice(new);
+                    let old = atomic::load(&self.shared, at, bytes);
+                    atomic::store(
+                        &self.shared,
+                        at,
+                        bytes,
+                        combine(old, u64::from_le_bytes(word), 0),
+                    );
+                }
+            }
+            None => self.shared.data.write(offset, &data),
+        }
         self.shared.mark(offset, data.len(), INIT | ASYNC_PROXY, IN_FLIGHT);
+        if copy.reduction.is_some() {
+            self.set_in_flight(|other| other.reduction.is_some(), true);
+        }
         if let Some(order) = &mut self.order {
             let (agent, clock) = order.landed_at(copy.mbarrier);
             if let Some(races) = &mut self.races {
-                races.landed(clock, offset..offset + data.len(), copy.thread.1, copy.site);
+                let by = (copy.thread.1, copy.site);
+                races.landed(clock, offset..offset + data.len(), by, copy.reduction.is_some());
             }
             if !copy.from_shared {
                 let at = (copy.thread, copy.site);

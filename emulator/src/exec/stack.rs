@@ -18,6 +18,8 @@ pub(crate) struct Frame {
     pub(crate) site: u32,
     /// First byte of the frame in local memory, as an offset.
     pub(crate) base: u64,
+    /// Its end, before it allocates.
+    pub(crate) end: u64,
     /// Length of [`LaneStack::kept`] before the call.
     pub(crate) kept: usize,
 }
@@ -45,6 +47,11 @@ impl Stack {
     pub(crate) fn new(bottom: u64) -> Stack {
         let lane = |_| LaneStack { top: bottom, ..LaneStack::default() };
         Stack { lanes: std::array::from_fn(lane), bottom }
+    }
+
+    /// Where the innermost frame of a lane ends by itself, or the stack begins.
+    pub(crate) fn bottom_of(&self, lane: usize) -> u64 {
+        self.lanes[lane].frames.last().map_or(self.bottom, |frame| frame.end)
     }
 
     pub(crate) fn clear(&mut self) {

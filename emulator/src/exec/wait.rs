@@ -45,7 +45,7 @@ impl Cta<'_> {
                     let Some(order) = order else { return };
                     let (_, clock) = order.landed_at(mbarrier);
                     if let Some(races) = races {
-                        races.landed(clock, at.0..at.0 + at.1 as usize, lane, site);
+                        races.landed(clock, at.0..at.0 + at.1 as usize, (lane, site), false);
                     }
                 },
             );

@@ -108,7 +108,7 @@ impl Warp {
             carry: 0,
             steps: 0,
             clock_reads: 0,
-            stack: (!kernel.callees.is_empty()).then(|| Box::new(Stack::new(kernel.stack_bottom))),
+            stack: kernel.has_stack.then(|| Box::new(Stack::new(kernel.stack_bottom))),
             local: local.flatten(),
             taint: None,
             copies: Default::default(),

@@ -2,7 +2,7 @@
 //!
 //! In place is the rule, so that a program counter alone says where a lane is and lanes that part
 //! inside a function meet again behind it. A function keeps code of its own if it may be called
-//! while it is running (recursion), if its address is taken, or if calls are nested too deeply;
+//! while it is running (recursion), if its address is taken, if it allocates memory, or if calls are nested too deeply;
 //! [`crate::exec::stack`] holds the frames of those.
 
 use std::collections::{HashMap, HashSet};
@@ -73,6 +73,8 @@ pub(crate) struct Graph<'s> {
     recursive: HashSet<usize>,
     /// Functions whose address something takes.
     taken: Vec<usize>,
+    /// Functions and entries that allocate memory on the stack.
+    allocating: HashSet<usize>,
 }
 
 impl<'s> Graph<'s> {
@@ -84,12 +86,13 @@ impl<'s> Graph<'s> {
                 *known = index;
             }
         }
-        if graph.by_name.is_empty() {
-            return graph;
-        }
         let mut uses = vec![Uses::default(); tree.functions.len()];
         for (index, function) in tree.functions.iter().enumerate() {
             collect(function.body.as_deref().unwrap_or_default(), &graph.by_name, &mut uses[index]);
+        }
+        graph.allocating = (0..uses.len()).filter(|&index| uses[index].allocates).collect();
+        if graph.by_name.is_empty() {
+            return graph;
         }
         let named = tree.variables.iter().flat_map(|v| &v.init).filter_map(|init| match init {
             Init::Symbol(name, _) => graph.by_name.get(name).copied(),
@@ -117,9 +120,16 @@ impl<'s> Graph<'s> {
         self.recursive.contains(&function)
     }
 
+    /// Whether anything in the module allocates memory on the stack.
+    pub(crate) fn allocates(&self) -> bool {
+        !self.allocating.is_empty()
+    }
+
     /// Whether the function is lowered once, not in place of its calls.
     pub(crate) fn has_own_code(&self, function: usize) -> bool {
-        self.is_recursive(function) || self.taken.binary_search(&function).is_ok()
+        self.is_recursive(function)
+            || self.taken.binary_search(&function).is_ok()
+            || self.allocating.contains(&function)
     }
 }
 
@@ -129,6 +139,7 @@ struct Uses {
     calls: HashSet<usize>,
     taken: HashSet<usize>,
     indirect: bool,
+    allocates: bool,
 }
 
 fn collect(statements: &[Statement<'_>], functions: &HashMap<&str, usize>, uses: &mut Uses) {
@@ -139,6 +150,7 @@ fn collect(statements: &[Statement<'_>], functions: &HashMap<&str, usize>, uses:
                 uses.taken.extend(names.iter().filter_map(|n| functions.get(n)))
             }
             Statement::Instruction(ins) => {
+                uses.allocates |= ins.opcode == "alloca" || ins.opcode.starts_with("stack");
                 let called = (ins.opcode == "call").then(|| target(&ins.operands)).flatten();
                 match called.map(|name| functions.get(name)) {
                     Some(Some(&function)) => {
@@ -239,9 +251,9 @@ pub(crate) const fn function_address(index: usize) -> u64 {
     FUNCTIONS + 16 * index as u64
 }
 
-/// Local memory that frames need: what each function takes once, or a fixed amount if any is recursive.
-pub(super) fn stack_bytes(callees: &[Callee]) -> u64 {
-    if callees.iter().any(|c| c.recursive) {
+/// Local memory that frames need: what each function takes once, or a fixed amount if any is recursive or allocates.
+pub(super) fn stack_bytes(callees: &[Callee], allocates: bool) -> u64 {
+    if allocates || callees.iter().any(|c| c.recursive) {
         return STACK_BYTES;
     }
     callees.iter().map(|c| c.frame_bytes).sum()

@@ -223,6 +223,11 @@ impl<'f, 's> Form<'f, 's> {
         Ok(self.write_slot(operand, ty, false)?.0)
     }
 
+    /// As [`Form::dst`], for an operand that was taken before.
+    pub(crate) fn dst_of(&mut self, operand: &Operand<'s>, ty: Type) -> Result<u32> {
+        Ok(self.write_slot(operand, ty, false)?.0)
+    }
+
     /// A destination of this size or larger, as `ld` and `cvt` have it; also gives the type it was declared with.
     pub(crate) fn dst_wide(&mut self, ty: Type) -> Result<(u32, Type)> {
         let operand = self.take()?;

@@ -43,6 +43,8 @@ pub(crate) struct Kernel {
     pub(crate) local_bytes: u64,
     /// Where the stack begins in it.
     pub(crate) stack_bottom: u64,
+    /// Whether anything is called or allocated there.
+    pub(crate) has_stack: bool,
     /// Functions with code of their own.
     pub(crate) callees: Vec<Callee>,
     pub(crate) limits: BlockLimits,

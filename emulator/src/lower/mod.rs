@@ -42,7 +42,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
     let flow = DataFlow::new(&body.metas, &body.registers, &plan);
     let callees = call::finished(&body, &plan);
     let stack_bottom = body.local_bytes.next_multiple_of(16);
-    let local_bytes = stack_bottom + callee::stack_bytes(&callees);
+    let local_bytes = stack_bottom + callee::stack_bytes(&callees, scene.graph.allocates());
     Ok(Kernel {
         name: function.name.to_owned(),
         code: body.code,
@@ -61,6 +61,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
         shared_end: body.shared_end as u32,
         local_bytes: local_bytes.next_multiple_of(32),
         stack_bottom,
+        has_stack: !callees.is_empty() || scene.graph.allocates(),
         callees,
         limits: function.limits,
     })

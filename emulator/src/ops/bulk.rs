@@ -26,6 +26,15 @@ pub(crate) const ROWS: &[Row] = &[
         incoming,
     )
     .from_sm(90),
+    row(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster[.L2::cache_hint] [dst], [src], size, [mbarrier], mask, policy",
+        incoming,
+    )
+    .from_sm(90),
+    row("cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.and|or|xor.b32 [dst], [src], size, [mbarrier]", into_shared).from_sm(90),
+    row("cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.add.u32|s32|u64 [dst], [src], size, [mbarrier]", into_shared).from_sm(90),
+    row("cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.min|max.u32|s32 [dst], [src], size, [mbarrier]", into_shared).from_sm(90),
+    row("cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.inc|dec.u32 [dst], [src], size, [mbarrier]", into_shared).from_sm(90),
     row("cp.async.bulk.global.shared::cta.bulk_group[.L2::cache_hint] [dst], [src], size, policy", outgoing).from_sm(90),
     row("cp.reduce.async.bulk.global.shared::cta.bulk_group[.L2::cache_hint].add.u32|s32|u64|f32|f64 [dst], [src], size, policy", reduction).from_sm(90),
     row("cp.reduce.async.bulk.global.shared::cta.bulk_group[.L2::cache_hint].add.noftz.f16|bf16 [dst], [src], size, policy", reduction).from_sm(90),
@@ -41,6 +50,7 @@ pub(crate) const ROWS: &[Row] = &[
 pub(crate) const FENCE_ROWS: &[Row] = &[
     row("fence.proxy.async[.global|shared::cta|shared::cluster]", fence_proxy).from_sm(90),
     row("fence.proxy.alias", fence).from_sm(70),
+    row("membar.proxy.alias", fence).from_sm(70),
     row("fence.mbarrier_init.release.cluster", fence).from_sm(90),
 ];
 
@@ -74,6 +84,10 @@ fn policy(f: &mut Form<'_, '_>) -> Lowered {
 
 /// Flag in [`Inst::aux`]: the source is in shared memory.
 const FROM_SHARED: u32 = 1 << 8;
+/// Flag in [`Inst::aux`]: each CTA of the mask [`Inst::b`] gets the bytes.
+const MULTICAST: u32 = 1 << 9;
+/// Flag in [`Inst::aux`]: the bytes are added to what is there.
+const REDUCES: u32 = 1 << 10;
 
 fn incoming(f: &mut Form<'_, '_>) -> Lowered {
     let from_shared = !f.has("global");
@@ -81,9 +95,23 @@ fn incoming(f: &mut Form<'_, '_>) -> Lowered {
     address(f, 1, if from_shared { Space::Shared } else { Space::Global })?;
     f.inst.c = f.src(Type::U32)?;
     address(f, 2, Space::Shared)?;
+    if f.has("multicast::cluster") {
+        f.inst.b = f.src(Type::B16)?;
+        f.inst.aux |= MULTICAST;
+    }
     policy(f)?;
     f.inst.aux |= if from_shared { FROM_SHARED } else { 0 };
     f.run::<CopyIn>()
+}
+
+/// A copy that is added to what its destination holds, by the operation number [`Inst::p`], in elements of [`Inst::m`]
+/// bytes.
+fn into_shared(f: &mut Form<'_, '_>) -> Lowered {
+    let ty = f.ty();
+    f.inst.p = operation(f, ty)?;
+    f.inst.m = ty.bytes();
+    f.inst.aux |= REDUCES;
+    incoming(f)
 }
 
 /// Starts a copy into shared memory.
@@ -92,11 +120,17 @@ struct CopyIn;
 impl Exec for CopyIn {
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
         for lane in lanes(mask) {
+            let ctas = warp.regs.words[inst.b as usize].0[lane] & 0xffff;
+            if inst.aux & MULTICAST != 0 && ctas != 1 {
+                let message = format!("a copy to CTAs {ctas:#x} of a cluster that has one");
+                return env.fault(FindingKind::Operand, lane, message);
+            }
             let copy = Incoming {
                 to: address_of(&warp.regs, inst, 0, lane),
                 from: address_of(&warp.regs, inst, 1, lane),
                 from_shared: inst.aux & FROM_SHARED != 0,
                 bytes: warp.regs.words[inst.c as usize].0[lane],
+                reduction: (inst.aux & REDUCES != 0).then(|| (inst.m, combine(inst.p, false))),
                 mbarrier: address_of(&warp.regs, inst, 2, lane),
                 thread: (warp.index, lane),
                 site: inst.site,

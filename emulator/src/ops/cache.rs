@@ -16,7 +16,7 @@ use crate::types::{Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
     row("prefetch[.global|local].L1|L2 [a]", hint),
-    row("prefetch.global.L2::evict_last|L2::evict_normal [a]", hint).from_sm(80),
+    row("prefetch[.global].L2::evict_last|L2::evict_normal [a]", hint).from_sm(80),
     row("prefetchu.L1 [a]", hint),
     row("applypriority[.global].L2::evict_normal [a], size", sized_hint).from_sm(80),
     row("discard[.global].L2 [a], size", discard).from_sm(80),

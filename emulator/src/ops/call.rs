@@ -261,7 +261,8 @@ fn enter(
         let from = regs.doubles[slot as usize].0[lane] - FIRST_OFFSET;
         memory.copy(from, base + param.offset, bytes);
     }
-    let frame = Frame { callee: index, site: inst.site, base, kept: stack.kept.len() };
+    let end = base + callee.frame_bytes;
+    let frame = Frame { callee: index, site: inst.site, base, end, kept: stack.kept.len() };
     if callee.recursive {
         keep(callee, regs, written, lane, &mut stack.kept);
     }
@@ -272,7 +273,7 @@ fn enter(
         regs.set_lane(class, slot, lane, (FIRST_OFFSET + base).wrapping_add(offset as u64));
     }
     stack.frames.push(frame);
-    stack.top = base + callee.frame_bytes;
+    stack.top = end;
     Ok(())
 }
 

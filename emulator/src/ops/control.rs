@@ -1,5 +1,6 @@
 //! Where lanes go next (PTX ISA, "Control Flow Instructions").
 
+use super::matrix::expect_all;
 use super::{Lowered, Nothing};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
@@ -18,7 +19,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("trap", trap),
     row("brkpt", trap),
     row("nanosleep.u32 t", nanosleep).from_sm(70),
-    row("pmevent a", pmevent),
+    row("pmevent[.mask] a", pmevent),
+    row("setmaxnreg.inc|dec.sync.aligned.u32 count", setmaxnreg).from_sm(90),
 ];
 
 /// Lanes that execute it go to [`Inst::aux`]. [`Inst::m`] is 1 where the text promises that all lanes do.
@@ -105,7 +107,64 @@ fn nanosleep(f: &mut Form<'_, '_>) -> Lowered {
     f.run::<Nothing>()
 }
 
+/// How many registers a thread has makes no difference here; the number and who asks for it are checked.
+fn setmaxnreg(f: &mut Form<'_, '_>) -> Lowered {
+    let count = f.integer()?;
+    if !(24..=256).contains(&count) || count % 8 != 0 {
+        return Err(f.fault(format!("{count} registers are no multiple of 8 from 24 to 256")));
+    }
+    f.run::<SetRegisters>()
+}
+
+struct SetRegisters;
+
+impl Exec for SetRegisters {
+    fn exec(_: &mut Warp, _: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        expect_all(env, mask, "setmaxnreg.sync.aligned").unwrap_or(Flow::Next)
+    }
+}
+
+/// Counters of the hardware are no part of a launch; which of the 16 events, or a mask of them, is checked.
 fn pmevent(f: &mut Form<'_, '_>) -> Lowered {
-    f.integer()?;
+    let (event, limit) = (f.integer()?, if f.has("mask") { 1 << 16 } else { 16 });
+    if !(0..limit).contains(&event) {
+        return Err(f.fault(format!("{event} is not one of the numbers below {limit}")));
+    }
     f.run::<Nothing>()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::finding::FindingKind;
+    use crate::module::Module;
+    use crate::testing::{eval, finding};
+
+    #[test]
+    fn registers_are_asked_for_by_whole_warps() {
+        assert_eq!(eval("setmaxnreg.inc.sync.aligned.u32 240; mov.u32 %d, 1;", &[]), 1);
+        let found = finding(
+            "mov.u32 %a, %tid.x; setp.lt.u32 %p, %a, 8; @%p setmaxnreg.dec.sync.aligned.u32 24;",
+        );
+        assert_eq!(found.kind, FindingKind::Divergence, "{found}");
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for text in [
+            "setmaxnreg.inc.sync.aligned.u32 20",
+            "setmaxnreg.dec.sync.aligned.u32 28",
+            "pmevent 16",
+            "pmevent.mask 65536",
+        ] {
+            let text = format!(
+                ".version 8.0\n.target sm_90\n.address_size 64\n.entry k() {{ {text}; ret; }}"
+            );
+            let told = Module::parse("k.ptx", &text).unwrap_err().to_string();
+            assert!(
+                told.contains("registers are no multiple") || told.contains("is not one of"),
+                "{told}"
+            );
+        }
+        assert_eq!(eval("pmevent 15; pmevent.mask 65535; mov.u32 %d, 1;", &[]), 1);
+    }
 }

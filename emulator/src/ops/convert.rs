@@ -169,7 +169,12 @@ fn rounded_to_integer(x: f64, rounding: Rounding) -> f64 {
 }
 
 /// A double to 16 bits in any direction: to the nearest, then a step back where that overshot.
-fn narrow(x: f64, rounding: Rounding, from: fn(f32) -> u32, value: fn(u32) -> f32) -> u32 {
+pub(super) fn narrow(
+    x: f64,
+    rounding: Rounding,
+    from: fn(f32) -> u32,
+    value: fn(u32) -> f32,
+) -> u32 {
     let near = from(super::number::to_single_odd(x));
     let back = f64::from(value(near));
     if back.is_nan() || back == x {

@@ -45,6 +45,8 @@ pub(crate) mod pack;
 pub(crate) mod runtime;
 pub(crate) mod shuffle;
 pub(crate) mod special;
+pub(crate) mod stack;
+pub(crate) mod video;
 pub(crate) mod wmma;
 
 use std::marker::PhantomData;
@@ -60,6 +62,7 @@ use crate::lower::table::Family;
 /// Every family of the table.
 pub(crate) const FAMILIES: &[Family] = &[
     Family { class: InstructionClass::Integer, rows: integer::ROWS },
+    Family { class: InstructionClass::Integer, rows: video::ROWS },
     Family { class: InstructionClass::Bits, rows: bits::ROWS },
     Family { class: InstructionClass::Float, rows: float::ROWS },
     Family { class: InstructionClass::Float, rows: mixed::ROWS },
@@ -84,6 +87,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { class: InstructionClass::Barrier, rows: barrier::ROWS },
     Family { class: InstructionClass::Control, rows: control::ROWS },
     Family { class: InstructionClass::Control, rows: call::ROWS },
+    Family { class: InstructionClass::Control, rows: stack::ROWS },
     Family { class: InstructionClass::Matrix, rows: wmma::ROWS },
     Family { class: InstructionClass::Copy, rows: bulk::ROWS },
     Family { class: InstructionClass::Barrier, rows: bulk::FENCE_ROWS },

@@ -122,6 +122,8 @@ pub(crate) enum Operand<'s> {
     SymbolOffset(&'s str, i64),
     /// `!%p`
     Not(&'s str),
+    /// `-%r1` or `-%r1.b0`
+    Negated(&'s str, Option<&'s str>),
     /// `%p|%q`
     Pair(&'s str, &'s str),
     /// `{a, b}`

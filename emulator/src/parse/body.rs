@@ -217,6 +217,13 @@ fn simple<'s>(cursor: &mut Cursor<'s>) -> Result<Operand<'s>, Fault> {
                 _ => Operand::Int(0),
             })
         }
+        Token::Punct('-') if matches!(cursor.peek_ahead(1), Token::Ident(_)) => {
+            cursor.next();
+            let name = cursor.ident()?;
+            let Token::Dot(part) = cursor.peek() else { return Ok(Operand::Negated(name, None)) };
+            cursor.next();
+            Ok(Operand::Negated(name, Some(part)))
+        }
         Token::Int(_) | Token::Punct('-') => Ok(Operand::Int(cursor.signed()? as u64)),
         Token::Single(bits) => {
             cursor.next();

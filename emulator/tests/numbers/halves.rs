@@ -5,7 +5,7 @@ use rustc_apfloat::{Float, Round};
 
 use crate::draw::Draw;
 use crate::floats::extreme;
-use crate::oracle::{Format, flush, number, relu, saturate};
+use crate::oracle::{Format, ROUNDINGS, flush, number, relu, saturate};
 use crate::run::{Kernel, check};
 
 const NEAREST: Round = Round::NearestTiesToEven;
@@ -93,7 +93,10 @@ fn fused_products() {
         sweep::<Half>("fma.rn", 3, flags, "sm_80", |a, b, c| a.mul_add_r(b, c, NEAREST).value);
     }
     for flags in [PLAIN, FUSED[0]] {
-        sweep::<BFloat>("fma.rn", 3, flags, "sm_80", |a, b, c| a.mul_add_r(b, c, NEAREST).value);
+        for (name, rounding) in &ROUNDINGS[1..] {
+            let exact = |a: BFloat, b, c| a.mul_add_r(b, c, *rounding).value;
+            sweep::<BFloat>(&format!("fma{name}"), 3, flags, "sm_80", exact);
+        }
     }
 }
 
