@@ -111,6 +111,21 @@ pub struct SharedTraffic {
     pub ideal_wavefronts: u64,
 }
 
+impl std::ops::AddAssign<&Traffic> for Traffic {
+    fn add_assign(&mut self, other: &Traffic) {
+        self.bytes += other.bytes;
+        self.sectors += other.sectors;
+        self.ideal_sectors += other.ideal_sectors;
+    }
+}
+
+impl std::ops::AddAssign for SharedTraffic {
+    fn add_assign(&mut self, other: SharedTraffic) {
+        self.wavefronts += other.wavefronts;
+        self.ideal_wavefronts += other.ideal_wavefronts;
+    }
+}
+
 /// The counts of a launch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -145,16 +160,9 @@ impl Counters {
 
     /// Adds the memory traffic and the branches of a part of a launch.
     pub(crate) fn add_traffic(&mut self, other: &Counters) {
-        for (mine, theirs) in [
-            (&mut self.global_loads, other.global_loads),
-            (&mut self.global_stores, other.global_stores),
-        ] {
-            mine.bytes += theirs.bytes;
-            mine.sectors += theirs.sectors;
-            mine.ideal_sectors += theirs.ideal_sectors;
-        }
-        self.shared.wavefronts += other.shared.wavefronts;
-        self.shared.ideal_wavefronts += other.shared.ideal_wavefronts;
+        self.global_loads += &other.global_loads;
+        self.global_stores += &other.global_stores;
+        self.shared += other.shared;
         self.divergent_branches += other.divergent_branches;
         self.peak_bytes_in_flight = self.peak_bytes_in_flight.max(other.peak_bytes_in_flight);
     }

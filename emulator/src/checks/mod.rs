@@ -3,6 +3,7 @@
 pub(crate) mod access;
 mod deadlock;
 pub(crate) mod global_races;
+pub(crate) mod layout;
 pub(crate) mod membermask;
 #[cfg(test)]
 mod oracle;

@@ -4,11 +4,13 @@
 use super::access::described;
 use super::global_races::{Found, OwnRace, READS, Race as GlobalRace, WRITES};
 use super::order::{Sides, Strong};
+use super::stretch::{Stretch, stretches};
 use super::words::{self, Race};
 use crate::exec::cta::place;
 use crate::exec::env::Env;
 use crate::exec::inst::{Flow, Inst};
-use crate::exec::lanes::{Lanes, Mask, lanes};
+use crate::exec::lanes::{ALL, Lanes, Mask, lanes};
+use crate::exec::patterns::Slot;
 use crate::finding::{FindingKind, Report};
 use crate::lower::form::{ACQUIRES, RELEASES, STRONG, WIDER};
 use crate::memory::access::{Access, Memory, Resolve};
@@ -19,7 +21,7 @@ use crate::types::Space;
 #[inline(always)]
 pub(crate) fn check_races<R: Resolve>(
     env: &mut Env<'_>,
-    (warp, inst): (u32, &Inst),
+    (warp, inst, known): (u32, &Inst, bool),
     addresses: &Lanes<u64>,
     mask: Mask,
     bytes: u64,
@@ -39,6 +41,9 @@ pub(crate) fn check_races<R: Resolve>(
         strong: false,
         atomic: access == Access::Atomic,
     };
+    if known && let Some(flow) = check_pattern::<R>(env, access, addresses, mask, bytes) {
+        return flow;
+    }
     match R::SPACE {
         Space::Global => global_access(env, access, addresses, mask, bytes),
         Space::Shared => env.shared_access(access, addresses, mask, bytes),
@@ -56,6 +61,53 @@ pub(crate) fn check_races<R: Resolve>(
             env.shared_access(access, &offsets, shared, bytes)
         }
     }
+}
+
+/// As [`check_races`], for an access whose pattern is known, or a part of its lanes; nothing if it needs a closer look.
+#[inline(always)]
+fn check_pattern<R: Resolve>(
+    env: &mut Env<'_>,
+    access: words::Access,
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+) -> Option<Flow> {
+    let Env { order, races, log, patterns, .. } = env;
+    let pattern = patterns.last(Slot::of(access.pc, access.warp))?;
+    let order = order.as_ref()?;
+    let generic = R::SPACE == Space::Generic;
+    if R::SPACE == Space::Global || generic && pattern.is_global(addresses) {
+        let Some(log) = log else { return Some(Flow::Next) };
+        let race = log.note(order, access, mask, |mask, each| {
+            if mask == pattern.mask() {
+                pattern.stretches(addresses, each);
+            } else {
+                stretches(addresses, mask, bytes, each);
+            }
+        });
+        return Some(race.map_or(Flow::Next, |race| report_own_race(env, &race)));
+    }
+    let window = if generic { SHARED_WINDOW } else { 0 };
+    if generic && !pattern.is_inside(addresses, SHARED_WINDOW) {
+        return None;
+    }
+    let Some(words) = races else { return Some(Flow::Next) };
+    let first = pattern.first(addresses).checked_sub(window + FIRST_OFFSET)?;
+    let base = first as usize / 4;
+    let whole = mask == pattern.mask();
+    let part = if whole || access.writes && pattern.layout()?.apart {
+        None
+    } else {
+        Some(pattern.layout_of(mask)?)
+    };
+    let done = match &part {
+        Some(part) => words.laid_out(order, access, part, (base, ALL)),
+        None => {
+            let lanes = if whole { ALL } else { mask };
+            words.laid_out(order, access, pattern.layout()?, (base, lanes))
+        }
+    };
+    done.then_some(Flow::Next)
 }
 
 /// Whether several threads can reach memory of a space.
@@ -87,7 +139,9 @@ pub(crate) fn global_access(
 ) -> Flow {
     let Env { order, log, .. } = env;
     let (Some(order), Some(log)) = (order, log) else { return Flow::Next };
-    match log.note(order, access, addresses, mask, bytes) {
+    let each_stretch =
+        |mask, each: &mut dyn FnMut(Stretch)| stretches(addresses, mask, bytes, each);
+    match log.note(order, access, mask, each_stretch) {
         None => Flow::Next,
         Some(race) => report_own_race(env, &race),
     }
@@ -121,10 +175,9 @@ fn synchronise<R: Resolve>(
     let Env { order, log, log_number, global_races, .. } = &mut *env;
     let Some(order) = order else { return Flow::Next };
     // For other CTAs, an access whose scope is this one is as good as a weak one.
-    let race = log
-        .as_mut()
-        .filter(|_| global != 0)
-        .and_then(|log| log.note(order, own, addresses, global, bytes));
+    let race = log.as_mut().filter(|_| global != 0).and_then(|log| {
+        log.note(order, own, global, |mask, each| stretches(addresses, mask, bytes, each))
+    });
     if let Some(race) = race {
         return report_own_race(env, &race);
     }

@@ -6,6 +6,8 @@
 //! keeps the first and the last of them. Accesses to different bytes of one word are told apart, but only the
 //! latest of them is kept.
 
+mod laid;
+
 use std::ops::Range;
 
 use super::order::seen::Seen;
@@ -147,6 +149,8 @@ struct Now<'a> {
     stamp: Stamp,
     seen: &'a [Seen],
     agent: u32,
+    /// All that any warp has done up to this clock is known.
+    all: u32,
 }
 
 /// An access of lanes side by side, all of which know the same.
@@ -318,12 +322,14 @@ impl Words {
     fn each_word(&mut self, order: &Order, access: Access, stretch: &Stretch) -> Option<Race> {
         let clock = order.clock(access.warp);
         let agent = order.agent();
+        let first = stretch.mask.trailing_zeros() as usize;
+        let all = if order.is_uniform(access.warp) { order.least(access.warp, first) } else { 0 };
         for (place, lane) in (0..).zip(lanes(stretch.mask)) {
             let at = stretch.at(place);
             let part = if stretch.bytes >= 4 { 15 } else { ((1 << stretch.bytes) - 1) << (at % 4) };
             let stamp = Stamp::new(clock, part, access);
             let seen = order.seen(access.warp, lane);
-            let now = Now { access, lane, stamp, seen, agent };
+            let now = Now { access, lane, stamp, seen, agent, all };
             let words = stretch.bytes.div_ceil(4) as usize;
             for word in at as usize / 4..at as usize / 4 + words {
                 let race = self.written(word, &now).or_else(|| {
@@ -340,7 +346,7 @@ impl Words {
     /// A race with the last write of a word.
     fn written(&self, word: usize, now: &Now<'_>) -> Option<Race> {
         let (when, who) = (self.writes.when[word], self.writes.who[word]);
-        if when.0 == 0 || !when.conflicts(now.stamp) {
+        if when.clock() <= now.all && !when.is(COPIED) || !when.conflicts(now.stamp) {
             return None;
         }
         if !now.access.writes && when.is(ATOMIC) {
@@ -366,7 +372,8 @@ impl Words {
     fn write(&mut self, word: usize, now: &Now<'_>) -> Option<Race> {
         for (warp, records) in self.reads.iter().enumerate() {
             let Some(&when) = records.when.get(word) else { continue };
-            if when.0 == 0 || now.access.atomic || !when.conflicts(now.stamp) {
+            let known = when.clock() <= now.seen[warp].floor();
+            if known || now.access.atomic || !when.conflicts(now.stamp) {
                 continue;
             }
             let who = records.who[word];

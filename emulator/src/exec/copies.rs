@@ -168,7 +168,7 @@ impl Copies {
         shared: &Region,
         mask: Mask,
         newest: u32,
-        mut landed: impl FnMut(&Lanes<u64>, Mask, usize),
+        mut landed: impl FnMut(u32, &Lanes<u64>, Mask, usize),
     ) {
         let limits: [u32; LANES] =
             std::array::from_fn(|lane| self.committed[lane].saturating_sub(newest));
@@ -180,7 +180,7 @@ impl Copies {
             landing &= entry.mask & mask;
             if landing != 0 {
                 entry.land(shared, landing);
-                landed(&entry.offsets, landing, entry.bytes);
+                landed(entry.site, &entry.offsets, landing, entry.bytes);
                 self.bytes_in_flight -= entry.bytes as u64 * u64::from(landing.count_ones());
             }
         }

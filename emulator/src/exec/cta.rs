@@ -5,6 +5,7 @@ use super::bulk::Bulk;
 use super::env::{Env, LaunchContext};
 use super::lanes::{ALL, LANES, Lanes, Mask};
 use super::mbarrier::Mbarriers;
+use super::patterns::Patterns;
 use super::run::{self, Stop, run_warp};
 use super::tally::Tally;
 use super::warp::{State, Warp};
@@ -66,6 +67,7 @@ impl<'l> Cta<'l> {
             barrier: 0,
             targets: Lanes::default(),
             hints: vec![0; kernel.code.len()],
+            patterns: Patterns::default(),
             tally: Tally::new(kernel.code.len()),
             counters: Counters::default(),
             printed: String::new(),

@@ -4,6 +4,7 @@ use super::barrier::{Barriers, CLUSTER};
 use super::bulk::Bulk;
 use super::lanes::{Lanes, Mask};
 use super::mbarrier::Mbarriers;
+use super::patterns::Patterns;
 use super::tally::Tally;
 use crate::checks::global_races::{GlobalRaces, Log};
 use crate::checks::order::Order;
@@ -89,6 +90,8 @@ pub(crate) struct Env<'l> {
     pub(crate) targets: Lanes<u32>,
     /// For each instruction, the allocation that it accessed last.
     pub(crate) hints: Vec<u32>,
+    /// By access.
+    pub(crate) patterns: Patterns,
     /// How often each instruction ran.
     pub(crate) tally: Tally,
     /// Traffic and branches.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::cta::{Cta, CtaStop};
 use super::env::LaunchContext;
+use super::patterns::Patterns;
 use crate::checks::global_races::GlobalRaces;
 use crate::counters::{Count, Counters, InstructionClass};
 use crate::finding::{Finding, FindingKind};
@@ -49,6 +50,7 @@ pub(crate) fn run(
     let mut races = check_races.then(|| Box::new(GlobalRaces::new()));
     let mut random = Random::new(launch.seed, u64::MAX);
     let mut last_round = WORTH_THREADS;
+    let mut patterns = Vec::new();
     loop {
         let stride = Stride::new(total, launch.seed);
         while ctas.len() < resident.max(1)
@@ -70,7 +72,10 @@ pub(crate) fn run(
         }
         let started = Instant::now();
         let workers = if last_round < WORTH_THREADS { 1 } else { threads.min(ctas.len()) };
-        round(&mut ctas, workers);
+        if patterns.len() < workers {
+            patterns.resize_with(workers, Patterns::default);
+        }
+        round(&mut ctas, &mut patterns[..workers]);
         last_round = started.elapsed() * if workers > 1 { workers as u32 } else { 1 };
         if let Some(races) = &mut races {
             compare(&mut ctas, races, total)?;
@@ -134,39 +139,42 @@ impl Stride {
     }
 }
 
-/// Lets every resident CTA run until it has to wait for others.
-fn round(ctas: &mut [Cta<'_>], workers: usize) {
+/// Lets every resident CTA run until it has to wait for others, on as many threads as there are patterns.
+fn round(ctas: &mut [Cta<'_>], patterns: &mut [Patterns]) {
     // A CTA behind one with a finding cannot change what is reported, so it need not run.
     let first_fault = AtomicUsize::new(usize::MAX);
-    let run_one = |index: usize, cta: &mut Cta<'_>| {
+    let run_one = |index: usize, cta: &mut Cta<'_>, patterns: &mut Patterns| {
         if index > first_fault.load(Ordering::Relaxed) {
             return;
         }
+        std::mem::swap(&mut cta.env.patterns, patterns);
         cta.run();
+        std::mem::swap(&mut cta.env.patterns, patterns);
         if cta.stop == CtaStop::Fault {
             first_fault.fetch_min(index, Ordering::Relaxed);
         }
     };
-    if workers <= 1 {
-        ctas.iter_mut().enumerate().for_each(|(index, cta)| run_one(index, cta));
+    if let [patterns] = patterns {
+        ctas.iter_mut().enumerate().for_each(|(index, cta)| run_one(index, cta, patterns));
         return;
     }
     let queue = Mutex::new(ctas.iter_mut().enumerate());
-    let work = || {
+    let work = |patterns: &mut Patterns| {
         loop {
             let next = match queue.lock() {
                 Ok(mut queue) => queue.next(),
                 Err(_) => return,
             };
             let Some((index, cta)) = next else { return };
-            run_one(index, cta);
+            run_one(index, cta, patterns);
         }
     };
+    let Some((first, others)) = patterns.split_first_mut() else { return };
     std::thread::scope(|scope| {
-        for _ in 1..workers {
-            scope.spawn(work);
+        for patterns in others {
+            scope.spawn(|| work(patterns));
         }
-        work();
+        work(first);
     });
 }
 

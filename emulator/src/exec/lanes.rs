@@ -235,11 +235,14 @@ impl<W: Word> Routine for Merge<'_, W> {
 
     #[inline(always)]
     fn run(self) {
+        // Copies first: what lies apart can be compared with itself only.
+        let (old, new) = (*self.target, *self.from);
+        let mut out = [W::default(); LANES];
         for lane in 0..LANES {
-            let keep = self.target.0[lane];
             let take = self.mask >> lane & 1 != 0;
-            self.target.0[lane] = if take { self.from.0[lane] } else { keep };
+            out[lane] = if take { new.0[lane] } else { old.0[lane] };
         }
+        self.target.0 = out;
     }
 }
 

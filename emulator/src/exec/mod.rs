@@ -9,6 +9,7 @@ pub(crate) mod grid;
 pub(crate) mod inst;
 pub(crate) mod lanes;
 pub(crate) mod mbarrier;
+pub(crate) mod patterns;
 pub(crate) mod run;
 pub(crate) mod stack;
 pub(crate) mod tally;

@@ -9,6 +9,7 @@ pub(crate) use crate::checks::races::{
 use crate::exec::env::{Env, LaunchContext};
 use crate::exec::inst::{Flow, Inst};
 use crate::exec::lanes::{LANES, Lanes, Mask, Registers};
+use crate::exec::patterns::Slot;
 use crate::lower::form::WIDE_ADDRESS;
 use crate::types::Space;
 
@@ -178,38 +179,41 @@ impl Resolve for Generic {
     }
 }
 
-/// Counts the traffic of an access that was carried out.
+/// Counts the traffic of an access that was carried out. Tells whether [`Patterns::last`](crate::exec::patterns::Patterns::last) is now that of this access.
 #[inline(always)]
 pub(crate) fn count<R: Resolve>(
     env: &mut Env<'_>,
+    slot: Slot,
     addresses: &Lanes<u64>,
     mask: Mask,
     bytes: u64,
     access: Access,
-) {
-    if !env.launch.traffic {
-        return;
+) -> bool {
+    if !env.launch.traffic || mask == 0 {
+        return false;
     }
-    let counters = &mut env.counters;
+    let Env { counters, patterns, .. } = env;
     let shared = match R::SPACE {
         Space::Shared => true,
         Space::Global => false,
         Space::Generic => {
             let address = addresses.0[mask.trailing_zeros() as usize % LANES];
             if address < GLOBAL_BASE && address.wrapping_sub(SHARED_WINDOW) >= WINDOW_BYTES {
-                return;
+                return false;
             }
             address < GLOBAL_BASE
         }
-        _ => return,
+        _ => return false,
     };
+    let pattern = patterns.of(slot, addresses, mask, bytes);
     if shared {
-        counters.shared.count(addresses, mask, bytes);
+        counters.shared += pattern.shared(addresses);
     } else if access == Access::Load {
-        counters.global_loads.count(addresses, mask, bytes);
+        counters.global_loads += pattern.global(addresses);
     } else {
-        counters.global_stores.count(addresses, mask, bytes);
+        counters.global_stores += pattern.global(addresses);
     }
+    true
 }
 
 /// Counts an access that was carried out and checks that it races with no other.
@@ -222,6 +226,6 @@ pub(crate) fn observe<R: Resolve>(
     bytes: u64,
     access: Access,
 ) -> Flow {
-    count::<R>(env, addresses, mask, bytes, access);
-    check_races::<R>(env, (warp, inst), addresses, mask, bytes, access)
+    let known = count::<R>(env, Slot::of(inst.site, warp), addresses, mask, bytes, access);
+    check_races::<R>(env, (warp, inst, known), addresses, mask, bytes, access)
 }

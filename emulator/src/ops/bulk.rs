@@ -202,7 +202,7 @@ impl Exec for Reduction {
             let mut at = Lanes::default();
             for offset in (0..u64::from(bytes)).step_by(inst.m as usize) {
                 at.0[lane] = to + offset;
-                let (place, size) = ((warp.index, inst), inst.m.into());
+                let (place, size) = ((warp.index, inst, false), inst.m.into());
                 let flow = check_races::<Global>(env, place, &at, 1 << lane, size, Access::Atomic);
                 if flow != Flow::Next {
                     return flow;

@@ -6,7 +6,8 @@ use crate::checks::words;
 use crate::exec::copies::Batch;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{LANES, Lanes, Mask, lanes};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
+use crate::exec::patterns;
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
 use crate::launch::Checks;
@@ -127,7 +128,14 @@ fn copy<const BYTES: usize, const WORDS: usize>(
     env.counters.peak_bytes_in_flight =
         env.counters.peak_bytes_in_flight.max(warp.copies.peak_bytes);
     if reading != 0 {
-        count::<Global>(env, &from, reading, BYTES as u64, Access::Load);
+        count::<Global>(
+            env,
+            patterns::Slot::source(inst.site, warp.index),
+            &from,
+            reading,
+            BYTES as u64,
+            Access::Load,
+        );
         let place = (warp.index, inst.site);
         let flow = note_sources(env, place, &from, (reading, partly), &sizes, BYTES as u32);
         if flow != Flow::Next {
@@ -286,7 +294,7 @@ impl Exec for Wait {
         if inst.aux != 0 {
             warp.copies.commit(mask);
         }
-        let Env { shared, races, order, .. } = env;
+        let Env { shared, races, order, patterns, .. } = env;
         let mut race = None;
         let Warp { copies, index, .. } = warp;
         let access = words::Access {
@@ -296,9 +304,16 @@ impl Exec for Wait {
             strong: false,
             atomic: false,
         };
-        copies.wait(shared, mask, inst.imm as u32, |offsets, lanes, bytes| {
+        copies.wait(shared, mask, inst.imm as u32, |site, offsets, lanes, bytes| {
             // The bytes are written now, as far as the other threads can tell.
             if let (Some(races), Some(order)) = (&mut *races, &*order) {
+                let slot = patterns::Slot::of(site, access.warp);
+                let pattern = patterns.of(slot, offsets, lanes, bytes as u64);
+                let base = pattern.first(offsets) as usize / 4;
+                let layout = pattern.layout();
+                if layout.is_some_and(|l| races.laid_out(order, access, l, (base, ALL))) {
+                    return;
+                }
                 let found = races.access(order, access, offsets, lanes, bytes as u64);
                 race = race.or(found.map(|found| (found, bytes as u64)));
             }

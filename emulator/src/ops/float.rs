@@ -77,8 +77,9 @@ on_floats!(Add(a, b) => a + b);
 on_floats!(Sub(a, b) => a - b);
 on_floats!(Mul(a, b) => a * b);
 on_floats!(Div(a, b) => a / b);
-on_floats!(Min(a, b) => if b.is_nan() || a < b || (a == b && a.is_sign_negative()) { a } else { b });
-on_floats!(Max(a, b) => if b.is_nan() || a > b || (a == b && b.is_sign_negative()) { a } else { b });
+// Without branches, so that lanes are compared side by side.
+on_floats!(Min(a, b) => if b.is_nan() | (a < b) | ((a == b) & a.is_sign_negative()) { a } else { b });
+on_floats!(Max(a, b) => if b.is_nan() | (a > b) | ((a == b) & b.is_sign_negative()) { a } else { b });
 on_floats!(Copysign(a, b) => b.copysign(a));
 
 pub(crate) struct Fma;

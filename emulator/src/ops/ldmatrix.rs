@@ -13,6 +13,7 @@ use crate::checks::taint;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
+use crate::exec::patterns;
 use crate::exec::warp::Warp;
 use crate::launch::Checks;
 use crate::lower::flow::Slot;
@@ -230,9 +231,11 @@ impl<R: Resolve + 'static> Exec for Store<R> {
         if warp.taint.is_some() && store_undefined::<R>(warp, env, inst, &at) == Flow::Fault {
             return Flow::Fault;
         }
-        count::<R>(env, &at, lanes, ROW_BYTES as u64, Access::Store);
+        let slot = patterns::Slot::of(inst.site, warp.index);
+        let known = count::<R>(env, slot, &at, lanes, ROW_BYTES as u64, Access::Store);
         let changing = lanes & !unchanging;
-        check_races::<R>(env, (warp.index, inst), &at, changing, ROW_BYTES as u64, Access::Store)
+        let place = (warp.index, inst, known);
+        check_races::<R>(env, place, &at, changing, ROW_BYTES as u64, Access::Store)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::error::Fault;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{LANES, Lanes, Mask, Registers, lanes};
+use crate::exec::patterns;
 use crate::exec::warp::Warp;
 use crate::exec::wide::{self, Routine};
 use crate::launch::Checks;
@@ -304,9 +305,11 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Store<BYTES, WORDS> {
             return Flow::Fault;
         }
         in_space!(elements.space, R => {
-            count::<R>(env, &at, mask, BYTES as u64, Access::Store);
+            let slot = patterns::Slot::of(inst.site, warp.index);
+            let known = count::<R>(env, slot, &at, mask, BYTES as u64, Access::Store);
             let changing = mask & !unchanging;
-            check_races::<R>(env, (warp.index, inst), &at, changing, BYTES as u64, Access::Store)
+            let place = (warp.index, inst, known);
+            check_races::<R>(env, place, &at, changing, BYTES as u64, Access::Store)
         })
     }
 }

@@ -172,6 +172,24 @@ impl<W: Word, const BITS: u32> Exec for Unpack<W, BITS> {
     }
 }
 
+/// A word into its halves, in one go as the usual case.
+struct Halves;
+
+impl Exec for Halves {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
+        let source = warp.regs.words[inst.a as usize];
+        let (mut low, mut high) = (Lanes::<u32>::default(), Lanes::<u32>::default());
+        for lane in 0..LANES {
+            low.0[lane] = source.0[lane] & 0xffff;
+            high.0[lane] = source.0[lane] >> 16;
+        }
+        warp.regs.write(inst.list[0], mask, &low);
+        warp.regs.write(inst.list[1], mask, &high);
+        Flow::Next
+    }
+}
+
 fn pack(f: &mut Form<'_, '_>, parts: u32) -> Lowered {
     let (ty, part) = (f.ty(), part_type(f, parts)?);
     f.inst.d = f.dst(ty)?;
@@ -190,7 +208,7 @@ fn unpack(f: &mut Form<'_, '_>, parts: u32) -> Lowered {
     f.dst_list(part, parts as usize, part == Type::B8)?;
     f.inst.a = f.src(ty)?;
     match (ty.bits(), part.bits()) {
-        (32, 16) => f.run::<Unpack<u32, 16>>(),
+        (32, 16) => f.run::<Halves>(),
         (32, 8) => f.run::<Unpack<u32, 8>>(),
         (64, 32) => f.run::<Unpack<u64, 32>>(),
         (64, 16) => f.run::<Unpack<u64, 16>>(),

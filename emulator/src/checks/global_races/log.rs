@@ -8,7 +8,7 @@
 use super::own::{OwnPages, OwnRace};
 use crate::checks::order::Order;
 use crate::checks::order::others::Others;
-use crate::checks::stretch::{Stretch, stretches};
+use crate::checks::stretch::Stretch;
 use crate::checks::words::Access;
 use crate::exec::lanes::{Lanes, Mask};
 
@@ -103,15 +103,15 @@ impl Log {
         (std::mem::take(&mut self.index), std::mem::take(&mut self.own))
     }
 
-    /// Notes an access that orders nothing between CTAs; gives its race with one of the same CTA.
+    /// Notes an access that orders nothing between CTAs; gives its race with one of the same CTA. `stretches` gives those of the
+    /// lanes of a mask.
     #[inline(always)]
     pub(crate) fn note(
         &mut self,
         order: &Order,
         access: Access,
-        at: &Lanes<u64>,
         mask: Mask,
-        bytes: u64,
+        mut stretches: impl FnMut(Mask, &mut dyn FnMut(Stretch)),
     ) -> Option<OwnRace> {
         let Access { warp, pc, .. } = access;
         let kind = kind(access);
@@ -124,7 +124,7 @@ impl Log {
             }
             let version = self.version(order.others(warp, mask.trailing_zeros() as usize));
             let (time, warp) = (self.round, warp as u8);
-            stretches(at, mask, bytes, |stretch| {
+            stretches(mask, &mut |stretch| {
                 let entry = Entry { stretch, pc, warp, issuer: warp, kind, clock, version, time };
                 self.add(entry);
                 race = race.or(self.own.access(order, access, &stretch, &self.entries));

@@ -1,7 +1,7 @@
 //! What a whole warp accesses, checked at once.
 
 use super::{Cell, Cells};
-use crate::exec::lanes::{ALL, LANES, Lanes, Mask};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use crate::memory::region::spread;
 
 /// Where each lane of a warp accesses `BYTES` bytes (S1: `len` is `u64::MAX`, or for every lane `offset` is a multiple of
@@ -118,6 +118,30 @@ impl Shape {
     }
 }
 
+/// The columns of four rows.
+#[inline(always)]
+fn turned(rows: [[u32; 4]; 4]) -> [[u32; 4]; 4] {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the types are 16 bytes without padding, of which any content is a value; and every processor of x86-64
+    // has SSE2, all that the rest asks for.
+    unsafe {
+        use std::arch::x86_64 as host;
+        let vector = |row| std::mem::transmute::<[u32; 4], host::__m128i>(row);
+        let [a, b, c, d] = rows.map(vector);
+        let (low, high) = (host::_mm_unpacklo_epi32(a, b), host::_mm_unpackhi_epi32(a, b));
+        let (low_too, high_too) = (host::_mm_unpacklo_epi32(c, d), host::_mm_unpackhi_epi32(c, d));
+        let columns = [
+            host::_mm_unpacklo_epi64(low, low_too),
+            host::_mm_unpackhi_epi64(low, low_too),
+            host::_mm_unpacklo_epi64(high, high_too),
+            host::_mm_unpackhi_epi64(high, high_too),
+        ];
+        columns.map(|column| std::mem::transmute::<host::__m128i, [u32; 4]>(column))
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::array::from_fn(|column| std::array::from_fn(|row| rows[row][column]))
+}
+
 /// The places of a warp in some cells (S2: `spots.len` is at most the length of `cells`; made in [`Cells::at`] only).
 pub(crate) struct Places<'c, const BYTES: usize> {
     cells: &'c Cells,
@@ -175,6 +199,16 @@ impl<const BYTES: usize> Places<'_, BYTES> {
                 out[0].0[2 * pair] = two as u32;
                 out[0].0[2 * pair + 1] = (two >> 32) as u32;
             }
+        } else if BYTES == 16 {
+            for first in (0..LANES).step_by(4) {
+                let rows = std::array::from_fn(|row| {
+                    let words: [u32; WORDS] = self.load_lane(first + row);
+                    std::array::from_fn(|word| words[word % WORDS])
+                });
+                for (out, column) in out.iter_mut().zip(turned(rows)) {
+                    out.0[first..first + 4].copy_from_slice(&column);
+                }
+            }
         } else {
             for lane in 0..LANES {
                 let words: [u32; WORDS] = self.load_lane(lane);
@@ -220,10 +254,14 @@ impl<const BYTES: usize> Places<'_, BYTES> {
             }
             return;
         }
-        for lane in 0..LANES {
-            if mask >> lane & 1 != 0 {
+        if mask == ALL {
+            for lane in 0..LANES {
                 self.store_lane::<WORDS>(lane, std::array::from_fn(|word| words[word].0[lane]));
             }
+            return;
+        }
+        for lane in lanes(mask) {
+            self.store_lane::<WORDS>(lane, std::array::from_fn(|word| words[word].0[lane]));
         }
     }
 
@@ -263,27 +301,36 @@ impl<const BYTES: usize> Places<'_, BYTES> {
                 return ALL;
             }
         }
-        let mut equal = 0;
+        let mut differs = 0;
         for lane in 0..LANES {
-            equal |= u32::from(self.lane_equals(lane, of, want)) << lane;
+            differs |= self.lane_differs(lane, want);
         }
-        equal
+        if differs & spread(of) == 0 {
+            return ALL;
+        }
+        let equals = |lane: usize| u32::from(self.lane_equals(lane, of, want));
+        (0..LANES).fold(0, |equal, lane| equal | equals(lane) << lane)
     }
 
     /// Whether every byte of a lane equals `want` in the bits of `of`.
     #[inline(always)]
     pub(crate) fn lane_equals(&self, lane: usize, of: u8, want: u8) -> bool {
+        self.lane_differs(lane, want) & spread(of) == 0
+    }
+
+    /// The bits in which any eight bytes of a lane differ from those with `want` in each.
+    #[inline(always)]
+    fn lane_differs(&self, lane: usize, want: u8) -> u64 {
         let (at, wanted) = (self.pointer(lane), spread(want));
         // SAFETY: as in `load_lane`.
-        let differs = unsafe {
+        unsafe {
             match BYTES {
                 1 => u64::from(u8::load(at) ^ want),
                 2 => u64::from(u16::load(at) ^ wanted as u16),
                 4 => u64::from(u32::load(at) ^ wanted as u32),
                 _ => (0..BYTES / 8).fold(0, |all, step| all | u64::load(at.add(8 * step)) ^ wanted),
             }
-        };
-        differs & spread(of) == 0
+        }
     }
 
     /// Sets every byte at the places of the lanes of `mask`.
@@ -295,20 +342,42 @@ impl<const BYTES: usize> Places<'_, BYTES> {
             }
             return;
         }
-        for lane in 0..LANES {
-            if mask >> lane & 1 == 0 {
-                continue;
+        if mask == ALL {
+            for lane in 0..LANES {
+                self.fill_lane(lane, byte);
             }
-            let (at, bytes) = (self.pointer(lane), spread(byte));
-            // SAFETY: as in `load_lane`.
-            unsafe {
-                match BYTES {
-                    1 => u8::store(at, byte),
-                    2 => u16::store(at, bytes as u16),
-                    4 => u32::store(at, bytes as u32),
-                    _ => (0..BYTES / 8).for_each(|step| u64::store(at.add(8 * step), bytes)),
-                }
+            return;
+        }
+        for lane in lanes(mask) {
+            self.fill_lane(lane, byte);
+        }
+    }
+
+    /// Sets every byte of a lane.
+    #[inline(always)]
+    fn fill_lane(&self, lane: usize, byte: u8) {
+        let (at, bytes) = (self.pointer(lane), spread(byte));
+        // SAFETY: as in `load_lane`.
+        unsafe {
+            match BYTES {
+                1 => u8::store(at, byte),
+                2 => u16::store(at, bytes as u16),
+                4 => u32::store(at, bytes as u32),
+                _ => (0..BYTES / 8).for_each(|step| u64::store(at.add(8 * step), bytes)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_become_rows() {
+        let rows =
+            std::array::from_fn(|row| std::array::from_fn(|column| (10 * row + column) as u32));
+        let columns = turned(rows);
+        assert!((0..4).all(|row| (0..4).all(|column| columns[column][row] == rows[row][column])));
     }
 }
