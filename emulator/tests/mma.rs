@@ -4,26 +4,14 @@
 mod common;
 
 use common::elements::{Numbers, decode, encode, pack, registers, unpack};
-use common::{Run, kernel, kernel_for};
+use common::matrix::{Mma, of_c};
+use common::{Run, kernel};
 use ptx_emulator::{FindingKind, MmaMode};
 
-struct Case {
-    rows: usize,
-    k: usize,
-    /// Types of A and B.
-    types: (&'static str, &'static str),
-    bits: usize,
-    /// Type of the accumulators.
-    sum: &'static str,
-    /// What stands between the layouts and the types, and behind the types.
-    modifiers: (&'static str, &'static str),
-    target: &'static str,
-}
-
-fn cases() -> Vec<Case> {
+fn cases() -> Vec<Mma<'static>> {
     let mut list = Vec::new();
     let mut add = |shapes: &[(usize, usize)], types, bits, sum, modifiers, target| {
-        let case = |&(rows, k)| Case { rows, k, types, bits, sum, modifiers, target };
+        let case = |&(rows, k)| Mma { rows, k, types, bits, sum, modifiers, target };
         list.extend(shapes.iter().map(case));
     };
     for sum in ["f32", "f16"] {
@@ -49,25 +37,6 @@ fn cases() -> Vec<Case> {
     list
 }
 
-/// The row and column of A that element `i` of a lane is (PTX ISA, "Matrix Fragments for mma.m16n8k…"): `each`
-/// elements to a register, registers alternate between the upper and the lower 8 rows.
-fn of_a(lane: usize, i: usize, rows: usize, each: usize) -> (usize, usize) {
-    let (group, thread) = (lane / 4, lane % 4);
-    let lower = rows == 16 && i / each % 2 == 1;
-    let half = i / (each * (rows / 8));
-    (if lower { group + 8 } else { group }, thread * each + i % each + half * 4 * each)
-}
-
-/// The row and column of B that element `i` of a lane is.
-fn of_b(lane: usize, i: usize, each: usize) -> (usize, usize) {
-    (lane % 4 * each + i % each + i / each * 4 * each, lane / 4)
-}
-
-/// The row and column of C and D that element `i` of a lane is.
-fn of_c(lane: usize, i: usize) -> (usize, usize) {
-    (if i < 2 { lane / 4 } else { lane / 4 + 8 }, lane % 4 * 2 + i % 2)
-}
-
 /// Drawn numbers that the type holds.
 fn draw(numbers: &mut Numbers, ty: &str, count: usize) -> Vec<i64> {
     let (low, limit) = match ty {
@@ -81,7 +50,7 @@ fn draw(numbers: &mut Numbers, ty: &str, count: usize) -> Vec<i64> {
     (0..count).map(|_| low + numbers.below(limit)).collect()
 }
 
-fn product(case: &Case, a: &[i64], b: &[i64]) -> i64 {
+fn product(case: &Mma<'_>, a: &[i64], b: &[i64]) -> i64 {
     a.iter()
         .zip(b)
         .map(|(a, b)| match case.modifiers.1 {
@@ -93,74 +62,18 @@ fn product(case: &Case, a: &[i64], b: &[i64]) -> i64 {
 }
 
 #[track_caller]
-fn check(case: &Case, mode: MmaMode) {
-    let Case { rows, k, types: (ta, tb), bits, sum, modifiers, .. } = *case;
-    let each = 32 / bits;
+fn check(case: &Mma<'_>, mode: MmaMode) {
+    let Mma { rows, k, types: (ta, tb), sum, .. } = *case;
     let mut numbers = Numbers((rows * 31 + k) as u32);
     let (a, b) = (draw(&mut numbers, ta, rows * k), draw(&mut numbers, tb, 8 * k));
     let c = draw(&mut numbers, "", rows * 8);
-    let sum_bits = if sum == "f16" { 16 } else { 32 };
-    let [na, nb, nc] = [rows * k * bits, 8 * k * bits, rows * 8 * sum_bits].map(|n| n / 1024);
-    let mut input = Vec::new();
-    for lane in 0..32 {
-        let codes = |count: usize, ty, at: &dyn Fn(usize) -> i64| -> Vec<u32> {
-            (0..count).map(|i| encode(ty, at(i))).collect()
-        };
-        input.extend(pack(
-            &codes(na * each, ta, &|i| {
-                let (row, column) = of_a(lane, i, rows, each);
-                a[row * k + column]
-            }),
-            bits,
-        ));
-        input.extend(pack(
-            &codes(nb * each, tb, &|i| {
-                let (row, column) = of_b(lane, i, each);
-                b[column * k + row]
-            }),
-            bits,
-        ));
-        input.extend(pack(
-            &codes(rows / 4, sum, &|i| {
-                let (row, column) = of_c(lane, i);
-                c[row * 8 + column]
-            }),
-            sum_bits,
-        ));
-    }
-    let words = na + nb + nc;
-    let (pa, pc) = ("%r", if sum == "f32" { "%f" } else { "%r" });
-    let mut body = format!(
-        "mul.lo.u32 %r39, %tid, {}; cvt.u64.u32 %d1, %r39; add.u64 %in, %in, %d1;\n",
-        4 * words
-    );
-    for i in 0..words {
-        let register = if i < na + nb { format!("{pa}{i}") } else { format!("{pc}{i}") };
-        body += &format!("ld.global.b32 {register}, [%in+{}];\n", 4 * i);
-    }
-    body += &format!(
-        "mma.sync.aligned.m{rows}n8k{k}.row.col{}.{sum}.{ta}.{tb}.{sum}{} {}, {}, {}, {};\n",
-        modifiers.0,
-        modifiers.1,
-        registers(pc, na + nb, nc),
-        registers(pa, 0, na),
-        registers(pa, na, nb),
-        registers(pc, na + nb, nc),
-    );
-    body += &format!("mad.wide.u32 %out, %tid, {}, %out;\n", 4 * nc);
-    for i in 0..nc {
-        body += &format!("st.global.b32 [%out+{}], {pc}{};\n", 4 * i, na + nb + i);
-    }
-    let text = kernel_for(case.target, &body);
-    let out = Run::block(32).out(32 * nc).mma(mode).run(&text, &input);
-    for (lane, words) in out.chunks(nc).enumerate() {
-        for (i, code) in unpack(words, sum_bits).into_iter().enumerate() {
-            let (row, column) = of_c(lane, i);
-            let expected =
-                c[row * 8 + column] + product(case, &a[row * k..][..k], &b[column * k..][..k]);
-            let got = decode(sum, code);
-            assert_eq!(got, expected, "{ta} {tb} {sum} m{rows}n8k{k} ({row}, {column})");
-        }
+    let codes = |ty, list: &[i64]| -> Vec<u32> { list.iter().map(|&x| encode(ty, x)).collect() };
+    let d = case.run(mode, &codes(ta, &a), &codes(tb, &b), &codes(sum, &c));
+    for (at, code) in d.into_iter().enumerate() {
+        let (row, column) = (at / 8, at % 8);
+        let expected = c[at] + product(case, &a[row * k..][..k], &b[column * k..][..k]);
+        let got = decode(sum, code);
+        assert_eq!(got, expected, "{ta} {tb} {sum} m{rows}n8k{k} ({row}, {column})");
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test binary uses a part of it.
 
 pub mod elements;
+pub mod matrix;
 
 use ptx_emulator::{Device, Finding, FindingKind, Launch, LaunchError, MmaMode, Module};
 
