@@ -102,20 +102,23 @@ fn objects(warp: &Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Result<La
     Ok(out)
 }
 
-/// Checks that what made or ended the lanes' objects is ordered with this use of them, or that this making or ending
-/// of them, a [`Access::Store`], is ordered with every use.
-fn check_order(
+/// As [`objects`], with a check that what made or ended them is ordered with this use of them, or that this making or
+/// ending of them, a [`Access::Store`], is ordered with every use.
+fn ordered(
     warp: &Warp,
     inst: &Inst,
-    (mask, objects): (Mask, &Lanes<u64>),
+    mask: Mask,
     env: &mut Env<'_>,
     access: Access,
-) -> Option<Flow> {
+) -> Result<Lanes<u64>, Flow> {
+    let objects = objects(warp, inst, mask, env)?;
     let writes = access != Access::Load;
     let access =
         words::Access { warp: warp.index, pc: inst.site, writes, strong: false, atomic: false };
-    let flow = env.shared_access(access, objects, mask, BYTES);
-    (flow != Flow::Next).then_some(flow)
+    match env.shared_access(access, &objects, mask, BYTES) {
+        Flow::Next => Ok(objects),
+        found => Err(found),
+    }
 }
 
 /// The objects of the lanes of a mask, each with its lanes.
@@ -136,13 +139,10 @@ fn each(
     env: &mut Env<'_>,
     mut act: impl FnMut(&mut Mbarriers, u64, usize) -> Result<(), String>,
 ) -> Flow {
-    let objects = match objects(warp, inst, mask, env) {
+    let objects = match ordered(warp, inst, mask, env, Access::Load) {
         Ok(objects) => objects,
         Err(flow) => return flow,
     };
-    if let Some(flow) = check_order(warp, inst, (mask, &objects), env, Access::Load) {
-        return flow;
-    }
     if inst.m & RELEASE != 0
         && let Some(order) = &mut env.order
     {
@@ -169,13 +169,10 @@ struct Init;
 
 impl Exec for Init {
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
-        let objects = match objects(warp, inst, mask, env) {
+        let objects = match ordered(warp, inst, mask, env, Access::Store) {
             Ok(objects) => objects,
             Err(flow) => return flow,
         };
-        if let Some(flow) = check_order(warp, inst, (mask, &objects), env, Access::Store) {
-            return flow;
-        }
         for lane in lanes(mask) {
             let (address, count) = (objects.0[lane], warp.regs.words[inst.b as usize].0[lane]);
             if let Err(message) = env.mbarriers.init(address, count) {
@@ -201,13 +198,10 @@ struct Inval;
 
 impl Exec for Inval {
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
-        let objects = match objects(warp, inst, mask, env) {
+        let objects = match ordered(warp, inst, mask, env, Access::Store) {
             Ok(objects) => objects,
             Err(flow) => return flow,
         };
-        if let Some(flow) = check_order(warp, inst, (mask, &objects), env, Access::Store) {
-            return flow;
-        }
         for lane in lanes(mask) {
             if let Err(message) = env.mbarriers.inval(objects.0[lane]) {
                 return env.fault(FindingKind::BarrierMisuse, lane, message);
@@ -346,13 +340,10 @@ struct Wait;
 
 impl Exec for Wait {
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
-        let objects = match objects(warp, inst, mask, env) {
+        let objects = match ordered(warp, inst, mask, env, Access::Load) {
             Ok(objects) => objects,
             Err(flow) => return flow,
         };
-        if let Some(flow) = check_order(warp, inst, (mask, &objects), env, Access::Load) {
-            return flow;
-        }
         let mut complete: Mask = 0;
         for lane in lanes(mask) {
             let address = objects.0[lane];

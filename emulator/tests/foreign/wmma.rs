@@ -7,24 +7,45 @@ use crate::matrix::{lost, product, wide};
 
 const WMMA: Source = source!("wmma");
 
-#[test]
-fn wmma_f16_with_f32_sums() {
-    let (m, n, k) = (32usize, 48usize, 64usize);
+/// A kernel `c = a b + c` in f32, with 8 products to a step: `b` column by column, and sums to begin with if it `adds`.
+fn check_product<T: bytemuck::Pod + Into<f64>>(
+    entry: &str,
+    (m, n, k): (usize, usize, usize),
+    shape: Shape,
+    round: fn(f64) -> T,
+    adds: bool,
+) {
     WMMA.each(|gpu| {
-        let mut draw = Draw::new(gpu.seed);
-        let (a, b) = (draw.normals(m * k, f16::from_f64), draw.normals(k * n, f16::from_f64));
-        let c = gpu.output::<f32>("c", m * n);
+        let mut draw = Draw::new(gpu.seed + (m + n + k) as u64);
+        let (a, b) = (draw.normals(m * k, round), draw.normals(k * n, round));
+        let before = draw.normals(m * n, |v| v as f32);
+        let c = if adds { gpu.input("c", &before) } else { gpu.output::<f32>("c", m * n) };
         let params = Params::new()
             .add(gpu.input("a", &a))
             .add(gpu.input("b", &b))
             .add(c)
             .add(n as i32)
             .add(k as i32);
-        gpu.run("wmma_f16_f32", Shape::grid(3, 2, 32), &params);
+        gpu.run(entry, shape, &params);
         let (a, b) = (wide(&a), wide(&b));
-        let (want, size) = product(m, n, k, &a, |i, j| b[j * k + i]);
+        let (mut want, mut size) = product(m, n, k, &a, |i, j| b[j * k + i]);
+        for (at, &v) in before.iter().enumerate().filter(|_| adds) {
+            want[at] += f64::from(v);
+            size[at] += f64::from(v.abs());
+        }
         assert_close("c", &wide(&gpu.read::<f32>(c, m * n)), &want, |at| lost(k, 8) * size[at]);
     });
+}
+
+#[test]
+fn wmma_f16_with_f32_sums() {
+    let shape = Shape::grid(3, 2, 32);
+    check_product("wmma_f16_f32", (32, 48, 64), shape, f16::from_f64, false);
+}
+
+#[test]
+fn wmma_bf16_adds_to_what_is_there() {
+    check_product("wmma_bf16", (64, 24, 32), Shape::grid(3, 2, 32), bf16::from_f64, true);
 }
 
 #[test]
@@ -47,31 +68,6 @@ fn wmma_f16_with_f16_sums_through_shared_memory() {
         assert_close("c", &got, &want, |at| {
             f64::from(alpha) * (roundings / 2048.0 + lost(k, 8)) * size[at]
         });
-    });
-}
-
-#[test]
-fn wmma_bf16_adds_to_what_is_there() {
-    let (m, n, k) = (64usize, 24usize, 32usize);
-    WMMA.each(|gpu| {
-        let mut draw = Draw::new(gpu.seed + 2);
-        let (a, b) = (draw.normals(m * k, bf16::from_f64), draw.normals(k * n, bf16::from_f64));
-        let before = draw.normals(m * n, |v| v as f32);
-        let c = gpu.input("c", &before);
-        let params = Params::new()
-            .add(gpu.input("a", &a))
-            .add(gpu.input("b", &b))
-            .add(c)
-            .add(n as i32)
-            .add(k as i32);
-        gpu.run("wmma_bf16", Shape::grid(3, 2, 32), &params);
-        let (a, b) = (wide(&a), wide(&b));
-        let (mut want, mut size) = product(m, n, k, &a, |i, j| b[j * k + i]);
-        for (at, &v) in before.iter().enumerate() {
-            want[at] += f64::from(v);
-            size[at] += f64::from(v.abs());
-        }
-        assert_close("c", &wide(&gpu.read::<f32>(c, m * n)), &want, |at| lost(k, 8) * size[at]);
     });
 }
 
