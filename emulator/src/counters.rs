@@ -138,6 +138,8 @@ pub struct Counters {
     pub lines: Vec<(u32, Count)>,
     /// Loads from global memory, asynchronous copies among them.
     pub global_loads: Traffic,
+    /// What of these loads asynchronous copies made.
+    pub global_copies: Traffic,
     /// Stores to global memory.
     pub global_stores: Traffic,
     /// Shared memory.
@@ -148,7 +150,9 @@ pub struct Counters {
     pub matrix_instructions: u64,
     /// Branches that split the lanes of a warp.
     pub divergent_branches: u64,
-    /// Most bytes that asynchronous copies of one warp had in flight at a time.
+    /// Most bytes that one warp had in flight at a time: of loads from global memory between the instruction and the first
+    /// one that uses the register, and of asynchronous copies (`cp.async`) until they are waited for. What only some of the
+    /// paths to an instruction have loaded does not count there.
     pub peak_bytes_in_flight: u64,
 }
 
@@ -161,6 +165,7 @@ impl Counters {
     /// Adds the memory traffic and the branches of a part of a launch.
     pub(crate) fn add_traffic(&mut self, other: &Counters) {
         self.global_loads += &other.global_loads;
+        self.global_copies += &other.global_copies;
         self.global_stores += &other.global_stores;
         self.shared += other.shared;
         self.divergent_branches += other.divergent_branches;

@@ -20,7 +20,9 @@ pub enum FindingKind {
     UninitialisedMemory,
     /// A read of a register that nobody has written.
     UninitialisedRegister,
-    /// An access to bytes that an asynchronous copy has still to write.
+    /// A byte that the launch had to write and that nobody has written.
+    UnwrittenOutput,
+    /// An access to bytes that an asynchronous copy has still to write, or a write to those that it has still to read.
     InFlight,
     /// An address of one state space used with an instruction of another.
     WrongSpace,
@@ -58,6 +60,7 @@ impl FindingKind {
             ReadOnly => "read-only",
             UninitialisedMemory => "uninitialised-memory",
             UninitialisedRegister => "uninitialised-register",
+            UnwrittenOutput => "unwritten-output",
             InFlight => "in-flight",
             WrongSpace => "wrong-space",
             Barrier => "barrier",

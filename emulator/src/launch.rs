@@ -96,6 +96,9 @@ pub struct Launch<'p> {
     pub sm: Option<u32>,
     /// How matrix instructions add up.
     pub mma: MmaMode,
+    /// Ranges, as address and bytes, of which every byte has to have been written when the launch ends, by the host or by a
+    /// kernel; one that has not is a finding.
+    pub required: &'p [(u64, u64)],
     /// CTAs that are on the device at a time: how many may wait for each other.
     pub max_resident_ctas: usize,
 }
@@ -115,6 +118,7 @@ impl Default for Launch<'_> {
             traffic: true,
             sm: None,
             mma: MmaMode::Fast,
+            required: &[],
             max_resident_ctas: 256,
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::checks::outputs;
 use crate::error::{Fault, LaunchError, MemoryError, ParseError, Source};
 use crate::exec::env::LaunchContext;
 use crate::exec::grid::{self, GridError};
@@ -188,14 +189,21 @@ impl Device {
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let workers = if launch.threads == 0 { cores() } else { launch.threads };
         let result = grid::run(&context, workers, launch.max_resident_ctas, launch.total_limit);
+        let source = &*module.source;
+        let unwritten =
+            outputs::unwritten(launch.required, &table, kernel, source).map_err(unusable);
         drop(table);
         if let Some(address) = grid_workspace {
             self.free(address).map_err(|e| unusable(e.to_string()))?;
         }
-        result.map_err(|error| match error {
+        let report = result.map_err(|error| match error {
             GridError::Findings(findings) => LaunchError::Findings(findings),
             GridError::NoMemory => unusable("the host has no memory for the CTAs"),
-        })
+        })?;
+        match unwritten? {
+            None => Ok(report),
+            Some(finding) => Err(LaunchError::Findings(vec![finding])),
+        }
     }
 
     /// Zeroed memory for the barrier of the whole grid, which a cooperative launch passes, if the kernel asks for it.

@@ -379,6 +379,18 @@ fn ptx_that_is_not_ptx() {
 }
 
 #[test]
+fn required_buffers_have_to_be_written() {
+    let case = Case::new().with("required", json!(["y"]));
+    refuses(&case.run(&[]), "required: there is no buffer `y`");
+    let case = Case::new().with("required", json!(["out"]));
+    assert_eq!(case.run(&[]).status.code(), Some(0));
+    let output = case.set("/grid/0", json!(1)).run(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(told.contains("error[unwritten-output]") && told.contains("buffer `out`"), "{told}");
+}
+
+#[test]
 fn arguments() {
     refuses(&emulator(&[]), "run or inspect");
     refuses(&emulator(&["walk"]), "walk");

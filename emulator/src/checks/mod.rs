@@ -8,6 +8,7 @@ pub(crate) mod membermask;
 #[cfg(test)]
 mod oracle;
 pub(crate) mod order;
+pub(crate) mod outputs;
 pub(crate) mod races;
 pub(crate) mod registers;
 pub(crate) mod shared_races;

@@ -24,6 +24,7 @@ pub(super) fn counters(entry: &str, seed: u64, counters: &Counters) -> String {
         "instructions": { "warp": counters.instructions.warps, "thread": counters.instructions.threads },
         "classes": classes,
         "global_loads": traffic(&counters.global_loads),
+        "global_copies": traffic(&counters.global_copies),
         "global_stores": traffic(&counters.global_stores),
         "shared": {
             "wavefronts": counters.shared.wavefronts,

@@ -43,11 +43,15 @@ pub(super) fn run(path: &Path, seeds: u64) -> Result<Outcome, Unusable> {
 fn once(spec: &LaunchSpec, folder: &Path, module: &Module, seed: u64) -> Result<Outcome, Unusable> {
     let device = Device::new();
     let buffers = fill(spec, folder, &device)?;
+    let known = |key: &str, name: &String| {
+        let missing = || Unusable::new(format!("{key}: there is no buffer `{name}`"));
+        buffers.get(name).ok_or_else(missing)
+    };
     for name in spec.save.0.keys() {
-        if !buffers.contains_key(name) {
-            return Err(Unusable::new(format!("save: there is no buffer `{name}`")));
-        }
+        known("save", name)?;
     }
+    let of = |name| known("required", name).map(|buffer| (buffer.address, buffer.bytes));
+    let required = spec.required.iter().map(of).collect::<Result<Vec<_>, _>>()?;
     let declared = declared(module, &spec.entry)?;
     let params = params::pack(&spec.params, &declared, &buffers)?;
     let defaults = Launch::default();
@@ -63,6 +67,7 @@ fn once(spec: &LaunchSpec, folder: &Path, module: &Module, seed: u64) -> Result<
         checks: spec.checks()?,
         sm: spec.sm()?,
         mma: spec.mma(),
+        required: &required,
         ..defaults
     };
     match device.launch(module, &spec.entry, &launch) {

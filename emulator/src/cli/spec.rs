@@ -38,6 +38,9 @@ pub(super) struct LaunchSpec {
     pub(super) buffers: Named<BufferSpec>,
     #[serde(default)]
     pub(super) params: Vec<ParamSpec>,
+    /// Buffers of which every byte has to be written.
+    #[serde(default)]
+    pub(super) required: Vec<String>,
     #[serde(default)]
     pub(super) save: Named<PathBuf>,
 }

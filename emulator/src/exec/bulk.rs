@@ -158,9 +158,7 @@ impl Env<'_> {
             if race.is_some() {
                 return race;
             }
-            if self.launch.traffic {
-                self.counters.global_loads.count_range(from, bytes.into());
-            }
+            self.count_copied(|env| env.counters.global_loads.count_range(from, bytes.into()));
         }
         let offset = (to - self.shared.base) as usize;
         let gone = if copy.reduction.is_some() { 0 } else { INIT };

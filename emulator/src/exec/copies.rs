@@ -6,6 +6,7 @@
 
 use super::lanes::{LANES, Lanes, Mask, lanes};
 use super::mbarrier::Mbarriers;
+use crate::memory::access::{Global, Memory, Resolve};
 use crate::memory::cells::spots::Spots;
 use crate::memory::region::{IN_FLIGHT, INIT, Region};
 
@@ -14,13 +15,17 @@ const OPEN: u32 = u32::MAX;
 
 /// One instruction's copies: up to 16 bytes a lane.
 #[derive(Debug)]
-struct Issued {
+pub(crate) struct Issued {
     /// Lanes whose copy has still to land.
     mask: Mask,
     /// Bytes that a lane writes.
-    bytes: usize,
+    pub(crate) bytes: usize,
     /// Where they go, as an offset into shared memory.
-    offsets: Lanes<u64>,
+    pub(crate) offsets: Lanes<u64>,
+    /// Where they come from, of the lanes in `followed`.
+    sources: Lanes<u64>,
+    /// Lanes that copy as much as they write, whose sources may be looked at again.
+    followed: Mask,
     data: [[u32; 4]; LANES],
     /// The group of each lane's copy, [`OPEN`] before it is committed.
     groups: [u32; LANES],
@@ -29,7 +34,7 @@ struct Issued {
     /// How many instructions of the warp had issued copies before.
     number: u64,
     /// The instruction.
-    site: u32,
+    pub(crate) site: u32,
 }
 
 /// An arrival at an mbarrier that the copies of a lane make when they have landed.
@@ -56,9 +61,7 @@ pub(crate) struct Copies {
     /// Instructions that have issued copies.
     count: u64,
     arrivals: Vec<Arrival>,
-    bytes_in_flight: u64,
-    /// Most bytes that were in flight at a time.
-    pub(crate) peak_bytes: u64,
+    pub(crate) bytes_in_flight: u64,
 }
 
 /// What one instruction copies, up to 16 bytes a lane.
@@ -67,6 +70,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) mask: Mask,
     /// Addresses in shared memory.
     pub(crate) to: &'a Lanes<u64>,
+    /// Addresses in global memory, and lanes that copy all of their bytes from there.
+    pub(crate) from: (&'a Lanes<u64>, Mask),
     /// What is written there, zero past the source's end.
     pub(crate) data: &'a [[u32; 4]; LANES],
 }
@@ -80,6 +85,27 @@ impl Issued {
             _ => self.land_as::<4, 1>(shared, landing),
         }
         self.mask &= !landing;
+    }
+
+    /// A lane of these whose source no longer holds what was copied, and where that is. `may` tells addresses that the CTA
+    /// may have written.
+    pub(crate) fn changed(
+        &self,
+        memory: &Memory<'_>,
+        lanes_of: Mask,
+        may: impl Fn(u64) -> bool,
+    ) -> Option<(usize, u64)> {
+        lanes(lanes_of & self.followed).find_map(|lane| {
+            let from = self.sources.0[lane];
+            if !may(from) {
+                return None;
+            }
+            let found = Global::find(memory, &mut 0, lane, from, self.bytes as u64);
+            let (region, offset) = found?;
+            let word = (0..self.bytes / 4)
+                .find(|&word| region.load::<u32>(offset + 4 * word) != self.data[lane][word])?;
+            Some((lane, from + 4 * word as u64))
+        })
     }
 
     #[inline(always)]
@@ -104,7 +130,6 @@ impl Copies {
         self.committed = [0; LANES];
         self.arrivals.clear();
         self.bytes_in_flight = 0;
-        self.peak_bytes = 0;
     }
 
     /// Issues the copies of one instruction, `BYTES` (4, 8 or 16) a lane, to these places in shared memory.
@@ -115,12 +140,14 @@ impl Copies {
         spots: &Spots<BYTES>,
         batch: &Batch<'_>,
     ) {
-        let &Batch { site, mask, to, data } = batch;
+        let &Batch { site, mask, to, from, data } = batch;
         let mut entry = self.spare.pop().unwrap_or_else(|| {
             Box::new(Issued {
                 mask: 0,
                 bytes: 0,
                 offsets: Lanes::default(),
+                sources: Lanes::default(),
+                followed: 0,
                 data: [[0; 4]; LANES],
                 groups: [OPEN; LANES],
                 open: 0,
@@ -131,6 +158,7 @@ impl Copies {
         for lane in 0..LANES {
             entry.offsets.0[lane] = to.0[lane].wrapping_sub(shared.base);
         }
+        (entry.sources, entry.followed) = (*from.0, from.1);
         entry.data = *data;
         entry.groups = [OPEN; LANES];
         (entry.site, entry.bytes, entry.mask, entry.open) = (site, BYTES, mask, mask);
@@ -138,7 +166,6 @@ impl Copies {
         self.count += 1;
         shared.shadow.at(spots).fill(mask, IN_FLIGHT);
         self.bytes_in_flight += BYTES as u64 * u64::from(mask.count_ones());
-        self.peak_bytes = self.peak_bytes.max(self.bytes_in_flight);
         self.issued.push(entry);
     }
 
@@ -161,14 +188,14 @@ impl Copies {
     }
 
     /// The lanes of `mask` wait until at most `newest` of their committed groups are outstanding.
-    /// `landed` is told where each instruction's copies of which lanes have landed, and their size.
+    /// `landed` is told which instruction's copies of which lanes have landed.
     #[inline(always)]
     pub(crate) fn wait(
         &mut self,
         shared: &Region,
         mask: Mask,
         newest: u32,
-        mut landed: impl FnMut(u32, &Lanes<u64>, Mask, usize),
+        mut landed: impl FnMut(&Issued, Mask),
     ) {
         let limits: [u32; LANES] =
             std::array::from_fn(|lane| self.committed[lane].saturating_sub(newest));
@@ -180,7 +207,7 @@ impl Copies {
             landing &= entry.mask & mask;
             if landing != 0 {
                 entry.land(shared, landing);
-                landed(entry.site, &entry.offsets, landing, entry.bytes);
+                landed(entry, landing);
                 self.bytes_in_flight -= entry.bytes as u64 * u64::from(landing.count_ones());
             }
         }
@@ -193,14 +220,14 @@ impl Copies {
     }
 
     /// Lets copies land whose arrivals are waited for, and makes these arrivals at the mbarriers.
-    /// `landed` is told what has landed: offset and size, lane, instruction and mbarrier.
+    /// `landed` is told what has landed: the instruction's copies, which lane's, and the mbarrier.
     /// An arrival that cannot be made gives its lane, its instruction and the reason.
     pub(crate) fn land_arrivals(
         &mut self,
         shared: &Region,
         mbarriers: &mut Mbarriers,
         wanted: impl Fn(u64) -> bool,
-        mut landed: impl FnMut((usize, u64), usize, u32, u64),
+        mut landed: impl FnMut(&Issued, usize, u64),
     ) -> Result<(), (usize, u32, String)> {
         let mut index = 0;
         while index < self.arrivals.len() {
@@ -213,8 +240,7 @@ impl Copies {
             for entry in self.issued.iter_mut().filter(|e| e.number < before) {
                 if entry.mask >> lane & 1 != 0 {
                     entry.land(shared, 1 << lane);
-                    let at = (entry.offsets.0[lane] as usize, entry.bytes as u64);
-                    landed(at, lane, entry.site, mbarrier);
+                    landed(entry, lane, mbarrier);
                     self.bytes_in_flight -= entry.bytes as u64;
                 }
             }

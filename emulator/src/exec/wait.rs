@@ -3,7 +3,9 @@
 use super::cta::{Cta, CtaStop};
 use super::env::Env;
 use super::warp::State;
+use crate::checks::access::in_flight::source_changed;
 use crate::finding::{FindingKind, Report};
+use crate::memory::access::Memory;
 
 impl Cta<'_> {
     /// Lets something asynchronous happen; whether that may have helped a warp.
@@ -36,20 +38,33 @@ impl Cta<'_> {
         }
         for index in 0..self.warps.len() {
             let copies = &mut self.warps[index].copies;
-            let Env { shared, mbarriers, races, order, .. } = &mut self.env;
+            let Env { shared, mbarriers, races, order, log, launch, .. } = &mut self.env;
+            let memory = Memory { launch, shared, local: None };
+            let own = log.as_ref().and_then(|log| log.written());
+            let mut changed = None;
             let landed = copies.land_arrivals(
                 shared,
                 mbarriers,
                 |at| wanted.contains(&at),
-                |at, lane, site, mbarrier| {
+                |copied, lane, mbarrier| {
+                    if let (Some(own), None) = (own, changed) {
+                        let found = copied.changed(&memory, 1 << lane, |at| own.holds(at));
+                        changed = found.map(|found| (found, copied.site));
+                    }
                     let Some(order) = order else { return };
                     let (_, clock) = order.landed_at(mbarrier);
                     if let Some(races) = races {
-                        races.landed(clock, at.0..at.0 + at.1 as usize, (lane, site), false);
+                        let at = copied.offsets.0[lane] as usize;
+                        races.landed(clock, at..at + copied.bytes, (lane, copied.site), false);
                     }
                 },
             );
             self.env.settle_phases();
+            if let Some(((lane, address), site)) = changed {
+                source_changed(&mut self.env, lane, address, site);
+                self.finding = Some(self.finding_at(index, site));
+                return;
+            }
             if let Err((lane, site, message)) = landed {
                 self.fail(FindingKind::BarrierMisuse, index as u32, lane, site, message);
                 return;

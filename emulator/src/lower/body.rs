@@ -10,6 +10,7 @@ use super::call::InPlace;
 use super::callee::{Frame, Pending};
 use super::flow::Passage;
 use super::form::Form;
+use super::in_flight::loaded_bytes;
 use super::kernel::{Constant, ConstantValue, Param, SharedVariable};
 use super::plan::{Meta, Plan};
 use super::scene::Scene;
@@ -402,7 +403,8 @@ impl<'s> Body<'s> {
         let proves = !guarded && !partial;
         let passage = Passage::of(pattern.class, ins.opcode, &ins.modifiers);
         let falls = falls || guarded;
-        let meta = Meta { reads, writes, passage, guarded, proves, targets, falls };
+        let loads = loaded_bytes(ins);
+        let meta = Meta { reads, writes, passage, loads, guarded, proves, targets, falls };
         self.push(inst, ins.line, pattern.class, meta);
         Ok(())
     }

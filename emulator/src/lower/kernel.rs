@@ -15,6 +15,8 @@ use super::special::Special;
 pub(crate) struct Kernel {
     pub(crate) name: String,
     pub(crate) code: Vec<Inst>,
+    /// Bytes a lane that were loaded from global memory and wait for their first use behind each instruction.
+    pub(crate) in_flight: Vec<u32>,
     /// Line of each instruction.
     pub(crate) lines: Vec<u32>,
     /// Class of each instruction.

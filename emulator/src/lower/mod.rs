@@ -5,6 +5,7 @@ pub(crate) mod call;
 pub(crate) mod callee;
 pub(crate) mod flow;
 pub(crate) mod form;
+pub(crate) mod in_flight;
 pub(crate) mod kernel;
 pub(crate) mod plan;
 pub(crate) mod scene;
@@ -40,6 +41,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
     let tracks = tracks(&mut body, &plan);
     let [words, doubles, preds] = body.slots.map(|n| n as usize);
     let flow = DataFlow::new(&body.metas, &body.registers, &plan);
+    let in_flight = in_flight::in_flight(&body.metas, &roots, body.registers.len());
     let callees = call::finished(&body, &plan);
     let stack_bottom = body.local_bytes.next_multiple_of(16);
     let local_bytes = stack_bottom + callee::stack_bytes(&callees, scene.graph.allocates());
@@ -49,6 +51,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
         lines: body.lines,
         classes: body.classes,
         flow,
+        in_flight,
         words,
         doubles,
         preds,

@@ -15,6 +15,8 @@ pub(crate) struct Meta {
     pub(crate) writes: Vec<u32>,
     /// What becomes of undefined operands.
     pub(crate) passage: Passage,
+    /// Bytes that it loads from global memory into each register that it writes.
+    pub(crate) loads: u32,
     /// Whether it has a guard.
     pub(crate) guarded: bool,
     /// Whether its writes are certain: no guard, and a defined result in every lane.
@@ -42,23 +44,33 @@ pub(crate) struct Plan {
 
 /// A set of registers.
 #[derive(Clone, PartialEq)]
-struct Set(Vec<u64>);
+pub(super) struct Set(Vec<u64>);
 
 impl Set {
-    fn new(len: usize, full: bool) -> Set {
+    pub(super) fn new(len: usize, full: bool) -> Set {
         Set(vec![if full { u64::MAX } else { 0 }; len.div_ceil(64)])
     }
 
-    fn insert(&mut self, index: u32) {
+    /// Whether it is new.
+    pub(super) fn insert(&mut self, index: u32) -> bool {
+        let new = !self.contains(index);
         self.0[index as usize / 64] |= 1 << (index % 64);
+        new
     }
 
-    fn contains(&self, index: u32) -> bool {
+    /// Whether it was there.
+    pub(super) fn remove(&mut self, index: u32) -> bool {
+        let had = self.contains(index);
+        self.0[index as usize / 64] &= !(1 << (index % 64));
+        had
+    }
+
+    pub(super) fn contains(&self, index: u32) -> bool {
         self.0[index as usize / 64] >> (index % 64) & 1 != 0
     }
 
     /// Keeps what both have; whether that changed anything.
-    fn intersect(&mut self, other: &Set) -> bool {
+    pub(super) fn intersect(&mut self, other: &Set) -> bool {
         let mut changed = false;
         for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
             changed |= *mine & !theirs != 0;
@@ -69,13 +81,13 @@ impl Set {
 }
 
 /// Instructions that run one after the other.
-struct Block {
-    start: usize,
-    end: usize,
-    next: Vec<usize>,
+pub(super) struct Block {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) next: Vec<usize>,
 }
 
-fn blocks(metas: &[Meta], roots: &[u32]) -> Vec<Block> {
+pub(super) fn blocks(metas: &[Meta], roots: &[u32]) -> Vec<Block> {
     let mut leader = vec![false; metas.len() + 1];
     roots.iter().for_each(|&root| leader[root as usize] = true);
     for (pc, meta) in metas.iter().enumerate() {
@@ -116,7 +128,9 @@ fn unproven(metas: &[Meta], roots: &[u32], registers: usize) -> Set {
         let block = &blocks[index];
         let mut state = entering[index].clone();
         for meta in metas[block.start..block.end].iter().filter(|m| m.proves) {
-            meta.writes.iter().for_each(|&w| state.insert(w));
+            for &written in &meta.writes {
+                state.insert(written);
+            }
         }
         for &next in &block.next {
             if entering[next].intersect(&state) || !reached[next] {
@@ -128,9 +142,11 @@ fn unproven(metas: &[Meta], roots: &[u32], registers: usize) -> Set {
     for (index, block) in blocks.iter().enumerate().filter(|(i, _)| reached[*i]) {
         let state = &mut entering[index];
         for meta in &metas[block.start..block.end] {
-            meta.reads.iter().filter(|&&r| !state.contains(r)).for_each(|&r| found.insert(r));
-            if meta.proves {
-                meta.writes.iter().for_each(|&w| state.insert(w));
+            for &read in meta.reads.iter().filter(|&&r| !state.contains(r)) {
+                found.insert(read);
+            }
+            for &written in meta.writes.iter().filter(|_| meta.proves) {
+                state.insert(written);
             }
         }
     }
@@ -155,8 +171,8 @@ impl Plan {
             shared_end,
         };
         let mut used = Set::new(registers.len(), false);
-        for meta in metas {
-            meta.reads.iter().chain(&meta.writes).for_each(|&r| used.insert(r));
+        for &register in metas.iter().flat_map(|meta| meta.reads.iter().chain(&meta.writes)) {
+            used.insert(register);
         }
         for (index, register) in registers.iter().enumerate() {
             if !used.contains(index as u32) {

@@ -2,6 +2,7 @@
 //! (PTX ISA, "Data Movement and Conversion Instructions: cp.async").
 
 use super::Lowered;
+use crate::checks::access::in_flight::source_changed;
 use crate::checks::words;
 use crate::exec::copies::Batch;
 use crate::exec::env::Env;
@@ -123,19 +124,18 @@ fn copy<const BYTES: usize, const WORDS: usize>(
     {
         return flow;
     }
-    let batch = Batch { site: inst.site, mask, to: &to, data: &data };
+    let followed = if checked { reading & !partly } else { 0 };
+    let batch = Batch { site: inst.site, mask, to: &to, from: (&from, followed), data: &data };
     warp.copies.issue(&env.shared, &target, &batch);
-    env.counters.peak_bytes_in_flight =
-        env.counters.peak_bytes_in_flight.max(warp.copies.peak_bytes);
+    if env.launch.traffic {
+        env.count_in_flight(inst.site, mask, warp.copies.bytes_in_flight);
+    }
     if reading != 0 {
-        count::<Global>(
-            env,
-            patterns::Slot::source(inst.site, warp.index),
-            &from,
-            reading,
-            BYTES as u64,
-            Access::Load,
-        );
+        let slot = patterns::Slot::source(inst.site, warp.index);
+        let bytes = BYTES as u64;
+        env.count_copied(|env| {
+            count::<Global>(env, slot, &from, reading, bytes, Access::Load);
+        });
         let place = (warp.index, inst.site);
         let flow = note_sources(env, place, &from, (reading, partly), &sizes, BYTES as u32);
         if flow != Flow::Next {
@@ -294,8 +294,10 @@ impl Exec for Wait {
         if inst.aux != 0 {
             warp.copies.commit(mask);
         }
-        let Env { shared, races, order, patterns, .. } = env;
-        let mut race = None;
+        let Env { shared, races, order, patterns, log, launch, .. } = env;
+        let memory = Memory { launch, shared, local: None };
+        let own = log.as_ref().and_then(|log| log.written());
+        let (mut race, mut changed) = (None, None);
         let Warp { copies, index, .. } = warp;
         let access = words::Access {
             warp: *index,
@@ -304,20 +306,27 @@ impl Exec for Wait {
             strong: false,
             atomic: false,
         };
-        copies.wait(shared, mask, inst.imm as u32, |site, offsets, lanes, bytes| {
+        copies.wait(shared, mask, inst.imm as u32, |copied, lanes| {
             // The bytes are written now, as far as the other threads can tell.
             if let (Some(races), Some(order)) = (&mut *races, &*order) {
-                let slot = patterns::Slot::of(site, access.warp);
-                let pattern = patterns.of(slot, offsets, lanes, bytes as u64);
+                let (offsets, bytes) = (&copied.offsets, copied.bytes as u64);
+                let slot = patterns::Slot::of(copied.site, access.warp);
+                let pattern = patterns.of(slot, offsets, lanes, bytes);
                 let base = pattern.first(offsets) as usize / 4;
                 let layout = pattern.layout();
-                if layout.is_some_and(|l| races.laid_out(order, access, l, (base, ALL))) {
-                    return;
+                if layout.is_none_or(|l| !races.laid_out(order, access, l, (base, ALL))) {
+                    let found = races.access(order, access, offsets, lanes, bytes);
+                    race = race.or(found.map(|found| (found, bytes)));
                 }
-                let found = races.access(order, access, offsets, lanes, bytes as u64);
-                race = race.or(found.map(|found| (found, bytes as u64)));
+            }
+            if let (Some(own), None) = (own, changed) {
+                let found = copied.changed(&memory, lanes, |address| own.holds(address));
+                changed = found.map(|found| (found, copied.site));
             }
         });
+        if let Some(((lane, address), site)) = changed {
+            return source_changed(env, lane, address, site);
+        }
         match race {
             None => Flow::Next,
             Some((race, bytes)) => report_race(env, (access, bytes), &race),

@@ -144,6 +144,9 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Load<BYTES, WORDS> {
         } else {
             wide::call(Deliver { regs: &mut warp.regs, inst, mask, words: &words });
         }
+        if env.launch.traffic {
+            env.count_in_flight(inst.site, mask, warp.copies.bytes_in_flight);
+        }
         let flow = in_space!(elements.space, R => {
             observe::<R>(env, (warp.index, inst), &at, mask, BYTES as u64, Access::Load)
         });

@@ -4,7 +4,7 @@
 //!
 //! Directives, one a line: `//@ grid X [Y Z]`, `//@ block X [Y Z]`, `//@ shared BYTES`, `//@ steps LIMIT`, and one
 //! for each parameter in order: `//@ NAME zeros BYTES`, `//@ NAME uninit BYTES`, `//@ u32 VALUE`. On a buffer:
-//! `//@ forbid|protect NAME OFFSET BYTES`, `//@ free NAME`.
+//! `//@ forbid|protect|require NAME OFFSET BYTES`, `//@ free NAME`.
 //!
 //! `//~ KIND: WORDS` stands on the line of the finding, `//~ note: WORDS` on that of a note. A race is told at
 //! whichever access comes second, so both of its lines say `//~ race: WORDS` (the same line says it once).
@@ -48,7 +48,7 @@ impl Case {
         let module = Module::parse(name, &self.text).unwrap_or_else(|e| panic!("{e}"));
         let device = Device::new();
         let mut buffers = BTreeMap::new();
-        let mut params = Vec::new();
+        let (mut params, mut required) = (Vec::new(), Vec::new());
         let mut launch = Launch { seed, threads, step_limit: 1 << 16, ..Launch::default() };
         let number =
             |text: &str| text.parse::<usize>().unwrap_or_else(|_| panic!("{name}: {text}"));
@@ -83,12 +83,19 @@ impl Case {
                 ["protect", buffer, from, len] => {
                     device.protect(buffers[buffer] + number(from) as u64, number(len)).unwrap();
                 }
+                ["require", buffer, from, len] => {
+                    required.push((buffers[buffer] + number(from) as u64, number(len) as u64));
+                }
                 ["free", buffer] => device.free(buffers[buffer]).unwrap(),
                 _ => panic!("{name}: what is `{line}`?"),
             }
         }
         let entry = module.entries().next().unwrap();
-        match device.launch(&module, entry, &Launch { params: &params, ..launch }) {
+        match device.launch(
+            &module,
+            entry,
+            &Launch { params: &params, required: &required, ..launch },
+        ) {
             Ok(_) => None,
             Err(LaunchError::Findings(mut found)) => Some(found.remove(0)),
             Err(error) => panic!("{name}: {error}"),
@@ -163,6 +170,6 @@ macro_rules! folders {
 
 folders! {
     out_of_bounds misaligned use_after_free forbidden read_only uninitialised_memory uninitialised_registers
-    in_flight wrong_space barriers membermasks aligned deadlocks step_limit
+    in_flight unwritten_outputs wrong_space barriers membermasks aligned deadlocks step_limit
     shared_races global_races global_races_in_a_cta
 }

@@ -155,6 +155,7 @@ fn add(total: &mut Counters, launch: &Counters) {
     }
     let traffic = [
         (&mut total.global_loads, launch.global_loads),
+        (&mut total.global_copies, launch.global_copies),
         (&mut total.global_stores, launch.global_stores),
     ];
     for (total, launch) in traffic {

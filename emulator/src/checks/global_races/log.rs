@@ -103,6 +103,11 @@ impl Log {
         (std::mem::take(&mut self.index), std::mem::take(&mut self.own))
     }
 
+    /// What the CTA has written, if that is anything.
+    pub(crate) fn written(&self) -> Option<&OwnPages> {
+        (!self.own.is_empty()).then_some(&self.own)
+    }
+
     /// Notes an access that orders nothing between CTAs; gives its race with one of the same CTA. `stretches` gives those of the
     /// lanes of a mask.
     #[inline(always)]

@@ -37,6 +37,15 @@ pub(crate) struct OwnPages {
 }
 
 impl OwnPages {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// Whether the address is in a page that the CTA has written.
+    pub(crate) fn holds(&self, address: u64) -> bool {
+        self.pages.contains_key(&(address / PAGE))
+    }
+
     /// Forgets everything but the memory.
     pub(super) fn clear(&mut self) {
         self.spare.extend(self.pages.drain().map(|(_, words)| words));

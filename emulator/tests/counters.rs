@@ -1,0 +1,76 @@
+//! What a launch counts of memory that is on its way, against sums made by hand.
+
+mod common;
+
+use common::kernel;
+use ptx_emulator::{Counters, Device, Launch, Module};
+
+/// The counters of one warp that runs the body; both parameters are buffers of 8 KiB.
+fn counted(body: &str) -> Counters {
+    let module = Module::parse("k.ptx", &kernel(body)).unwrap_or_else(|e| panic!("{e}"));
+    let device = Device::new();
+    let buffer = || {
+        let at = device.allocate(8192).unwrap();
+        device.write(at, &[1; 8192]).unwrap();
+        at
+    };
+    let params = [buffer().to_le_bytes(), buffer().to_le_bytes()].concat();
+    let launch = Launch { block: [32, 1, 1], params: &params, ..Launch::default() };
+    device.launch(&module, "k", &launch).unwrap_or_else(|e| panic!("{e}")).counters
+}
+
+fn peak(body: &str) -> u64 {
+    counted(body).peak_bytes_in_flight
+}
+
+#[test]
+fn loads_are_in_flight_until_their_first_use() {
+    let (one, two) = ("ld.global.u32 %r1, [%in];", "ld.global.u32 %r2, [%in+4];");
+    let sum = "add.u32 %r3, %r1, 1;";
+    assert_eq!(peak(&format!("{one} {sum}")), 32 * 4);
+    assert_eq!(peak(&format!("{one} {two} {sum}")), 2 * 32 * 4);
+    assert_eq!(peak(&format!("{one} {sum} {two}")), 32 * 4);
+    // A store is a use too, and so is a write that throws the value away.
+    assert_eq!(peak(&format!("{one} st.global.u32 [%out], %r1; {two}")), 32 * 4);
+    assert_eq!(peak(&format!("{one} mov.u32 %r1, 0; {two}")), 32 * 4);
+    let wide = "ld.global.v2.b64 {%d1, %d2}, [%in]; add.u64 %d3, %d1, 1;";
+    assert_eq!(peak(wide), 32 * 16);
+    let four = "ld.global.v4.u32 {%r1, %r2, %r3, %r4}, [%in];";
+    assert_eq!(peak(&format!("{wide} {four}")), 32 * (8 + 16));
+    assert_eq!(peak("ld.global.u8 %r1, [%in]; ld.u32 %r2, [%in];"), 32 * 5);
+    let own =
+        ".shared .b32 s[32]; mov.u32 %r9, s; mad.lo.u32 %r9, %tid, 4, %r9; st.shared.u32 [%r9], 1;
+        ld.shared.u32 %r1, [%r9];";
+    assert_eq!(peak(own), 0);
+    assert_eq!(peak(&format!("setp.lt.u32 %p1, %tid, 5; @%p1 {one}")), 5 * 4);
+}
+
+#[test]
+fn loads_are_followed_around_loops_and_branches() {
+    // Two values are on their way at each load of the loop: the one that it uses next and the one after that.
+    let body = "ld.global.u32 %r1, [%in]; ld.global.u32 %r2, [%in+4]; mov.u32 %r4, 0;
+        $next: add.u32 %r5, %r1, 1; ld.global.u32 %r1, [%in+8]; add.u32 %r5, %r2, 1; ld.global.u32 %r2, [%in+12];
+        add.u32 %r4, %r4, 1; setp.lt.u32 %p1, %r4, 3; @%p1 bra $next;";
+    assert_eq!(peak(body), 2 * 32 * 4);
+    // Only one of the ways to the second load has the first behind it.
+    let body =
+        "setp.lt.u32 %p1, %tid, 64; @%p1 bra $skip; ld.global.v4.u32 {%r1, %r2, %r3, %r4}, [%in];
+        $skip: ld.global.u32 %r5, [%in];";
+    assert_eq!(peak(body), 32 * 4);
+}
+
+#[test]
+fn copies_count_with_the_loads_around_them_and_apart() {
+    let copy = ".shared .align 16 .b8 s[1024]; mov.u32 %r9, s; mad.lo.u32 %r9, %tid, 16, %r9; mad.wide.u32 %in, %tid, 16, %in;
+        cp.async.cg.shared.global [%r9], [%in], 16;";
+    assert_eq!(peak(copy), 512);
+    let load = "ld.global.u32 %r1, [%out];";
+    assert_eq!(peak(&format!("{copy} {load}")), 512 + 128);
+    assert_eq!(peak(&format!("{load} {copy}")), 128 + 512);
+    assert_eq!(peak(&format!("{copy} cp.async.wait_all; {load}")), 512);
+    let counters = counted(&format!("{copy} {load}"));
+    let all = |t: ptx_emulator::Traffic| (t.bytes, t.sectors, t.ideal_sectors);
+    // Every lane loads the same word.
+    assert_eq!(all(counters.global_loads), (512 + 128, 16 + 1, 16 + 1));
+    assert_eq!(all(counters.global_copies), (512, 16, 16));
+}
