@@ -69,8 +69,8 @@ struct Again {
 impl Patterns {
     /// The pattern of an access that an instruction makes now.
     ///
-    /// All lanes move by multiples of `bytes` and, if their place stays, of a sector: that turns the banks round and leaves
-    /// the rest as it was.
+    /// All lanes move by multiples of `bytes`: that turns the banks round and leaves the wavefronts as they were. If their
+    /// place in a sector stays too, so do the sectors.
     #[inline(always)]
     pub(crate) fn of(
         &mut self,
@@ -88,15 +88,20 @@ impl Patterns {
         let known = &mut ways[slot.way as usize % WAYS];
         let same = known.as_ref().is_some_and(|known| {
             known.mask == mask
-                && known.place == first % 32
+                && known.place % 4 == first % 4
                 && known.bytes == bytes
                 && wide::call(Same { addresses, first, distances: &known.distances })
         });
         let pattern = known.get_or_insert_with(Pattern::empty);
         if !same {
             pattern.become_new(addresses, first, mask, bytes);
-        } else if pattern.again.is_none() {
-            pattern.come_again();
+        } else {
+            if pattern.place != first % 32 {
+                (pattern.place, pattern.global) = (first % 32, None);
+            }
+            if pattern.again.is_none() {
+                pattern.come_again();
+            }
         }
         pattern
     }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::{Lowered, Map1, Op1};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{LANES, Lanes, Mask, Word};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, STEP, Word, part};
 use crate::exec::warp::Warp;
 use crate::lower::form::Form;
 use crate::lower::special::Clock;
@@ -178,14 +178,20 @@ struct Halves;
 impl Exec for Halves {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
-        let source = warp.regs.words[inst.a as usize];
-        let (mut low, mut high) = (Lanes::<u32>::default(), Lanes::<u32>::default());
-        for lane in 0..LANES {
-            low.0[lane] = source.0[lane] & 0xffff;
-            high.0[lane] = source.0[lane] >> 16;
+        let [low_slot, high_slot] = [inst.list[0], inst.list[1]];
+        if mask == ALL {
+            for at in (0..LANES).step_by(STEP) {
+                let source = part::<u32>(&warp.regs, inst.a, at);
+                let low = source.map(|word| word & 0xffff);
+                warp.regs.words[low_slot as usize].0[at..at + STEP].copy_from_slice(&low);
+                let high = source.map(|word| word >> 16);
+                warp.regs.words[high_slot as usize].0[at..at + STEP].copy_from_slice(&high);
+            }
+            return Flow::Next;
         }
-        warp.regs.write(inst.list[0], mask, &low);
-        warp.regs.write(inst.list[1], mask, &high);
+        let source = warp.regs.words[inst.a as usize];
+        warp.regs.write(low_slot, mask, &Lanes(source.0.map(|word| word & 0xffff)));
+        warp.regs.write(high_slot, mask, &Lanes(source.0.map(|word| word >> 16)));
         Flow::Next
     }
 }
