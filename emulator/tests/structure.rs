@@ -161,3 +161,21 @@ fn special_registers_agree_with_each_other() {
     let dynamic = Run { dynamic: 512, ..Run::block(32) };
     assert_eq!(dynamic.run(&kernel(&(body.to_owned() + &store("%r1"))), &[]), [1; 32]);
 }
+
+#[test]
+fn hints_and_lengths_of_accesses_are_those_that_ptxas_takes() {
+    let refused = |text: &str| refused(&kernel(text));
+    let global = "is for global memory";
+    assert!(refused("ld.shared.L1::no_allocate.u32 %r1, [%r2];").contains(global));
+    assert!(refused("st.local.L2::cache_hint.u32 [%r2], %r1, %d1;").contains(global));
+    assert!(refused("atom.shared.add.L2::cache_hint.u32 %r1, [%r2], 1, %d1;").contains(global));
+    let both = refused("ld.global.cs.L1::evict_last.u32 %r1, [%in];");
+    assert!(both.contains("`.cs` and an eviction priority exclude each other"), "{both}");
+    let wide = refused("ld.global.v4.u64 {%d1, %d2, %d3, %d4}, [%in];");
+    assert!(wide.contains("more than 128 bits"), "{wide}");
+    let body = "ld.global.cs.L2::cache_hint.L2::128B.u32 %r1, [%in], 0; st.mmio.relaxed.sys.global.u32 [%in], %r1;
+        { .reg .u16 %b<8>; st.global.u32 [%in+4], 0x04030201; ld.global.v8.u8 {%b0, %b1, %b2, %b3, %b4, %b5, %b6, %b7}, [%in];
+          cvt.u32.u16 %r1, %b0; cvt.u32.u16 %r2, %b7; mad.lo.u32 %r1, %r2, 100, %r1; }";
+    let out = Run::block(1).run(&kernel(&(body.to_owned() + &store("%r1"))), &[7, 0]);
+    assert_eq!(out, [407]);
+}

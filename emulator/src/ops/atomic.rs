@@ -294,6 +294,9 @@ fn atom(f: &mut Form<'_, '_>) -> Lowered {
         f.inst.list = [&f.inst.list[..], &operands[..]].concat().into_boxed_slice();
     }
     if f.has("L2::cache_hint") {
+        if !matches!(space, Space::Global | Space::Generic) {
+            return Err(f.fault("`.L2::cache_hint` is for global memory"));
+        }
         f.src(Type::B64)?;
     }
     f.inst.p = operation(f, ty)?;

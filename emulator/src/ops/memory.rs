@@ -28,12 +28,12 @@ use crate::types::{Class, Kind, Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
     row(
-        "ld[.weak|volatile|relaxed|acquire|mmio][.cta|cluster|gpu|sys][.const|global|local|param|param::entry|param::func|shared|shared::cta|shared::cluster][.ca|cg|cs|lu|cv][.nc][.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate][.L2::evict_normal|L2::evict_first|L2::evict_last][.L2::cache_hint][.L2::64B|L2::128B|L2::256B][.v2|v4|v8].b8|b16|b32|b64|b128|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 d, [a][, policy]",
+        "ld[.mmio][.weak|volatile|relaxed|acquire][.cta|cluster|gpu|sys][.const|global|local|param|param::entry|param::func|shared|shared::cta|shared::cluster][.ca|cg|cs|lu|cv][.nc][.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate][.L2::evict_normal|L2::evict_first|L2::evict_last][.L2::cache_hint][.L2::64B|L2::128B|L2::256B][.v2|v4|v8].b8|b16|b32|b64|b128|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 d, [a][, policy]",
         ld,
     ),
     row("ldu[.global][.v2|v4].b8|b16|b32|b64|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 d, [a]", ld),
     row(
-        "st[.weak|volatile|relaxed|release|mmio][.cta|cluster|gpu|sys][.global|local|param|param::func|shared|shared::cta|shared::cluster][.wb|cg|cs|wt][.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate][.L2::evict_normal|L2::evict_first|L2::evict_last][.L2::cache_hint][.v2|v4|v8].b8|b16|b32|b64|b128|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 [a], b[, policy]",
+        "st[.mmio][.weak|volatile|relaxed|release][.cta|cluster|gpu|sys][.global|local|param|param::func|shared|shared::cta|shared::cluster][.wb|cg|cs|wt][.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate][.L2::evict_normal|L2::evict_first|L2::evict_last][.L2::cache_hint][.v2|v4|v8].b8|b16|b32|b64|b128|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 [a], b[, policy]",
         st,
     ),
 ];
@@ -492,9 +492,21 @@ fn resolved(f: &Form<'_, '_>, space: Space, place: Place) -> Result<Space, Fault
     }
 }
 
+/// Checks what hints and sizes go with: more than 128 bits and eviction priorities are for global memory.
 fn check_length(f: &Form<'_, '_>, ty: Type, count: usize) -> Lowered {
-    if count == 8 && ty.bits() != 32 {
-        return Err(f.fault("vectors of 8 have elements of 32 bits"));
+    let global = matches!(space(f), Space::Global | Space::Generic | Space::Const);
+    let hint = f.ins.modifiers.iter().find(|m| m.starts_with("L1::") || m.starts_with("L2::"));
+    if let Some(hint) = hint.filter(|_| !global) {
+        return Err(f.fault(format!("`.{hint}` is for global memory")));
+    }
+    let evicts =
+        f.ins.modifiers.iter().any(|m| m.starts_with("L1::") || m.starts_with("L2::evict"));
+    let operators = ["ca", "cg", "cs", "lu", "cv", "wb", "wt"];
+    if let Some(operator) = operators.into_iter().find(|o| evicts && f.has(o)) {
+        return Err(f.fault(format!("`.{operator}` and an eviction priority exclude each other")));
+    }
+    if ty.bits() * count as u32 > 128 && ty != Type::B128 && !(global && f.body.sm >= 100) {
+        return Err(f.fault("accesses of more than 128 bits need sm_100 and global memory"));
     }
     if ty == Type::B128 && count > 1 {
         return Err(f.fault("a vector of .b128 is longer than any access"));
