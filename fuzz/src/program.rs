@@ -128,7 +128,7 @@ const TEMPLATES: &[&str] = &[
     "discard.global.L2 [A], 128;",
     "createpolicy.fractional.L2::evict_last.b64 D, 1.0;",
     "ld.global.L2::cache_hint.u32 R, [A], D;",
-    "ld.mmio.sys.global.u32 R, [A];",
+    "ld.mmio.relaxed.sys.global.u32 R, [A];",
     "st.shared::cluster.v4.u32 [S], {R, R, R, R};",
     "atom.acq_rel.gpu.global.cas.b64 D, [A], D, D;",
     "atom.global.cas.b16 H, [A], H, H;",
@@ -188,12 +188,34 @@ const TEMPLATES: &[&str] = &[
     "wmma.mma.sync.aligned.row.col.m8n8k4.f64.f64.f64.f64 {G, G}, {G}, {G}, {G, G};",
     "wmma.store.d.sync.aligned.row.m16n16k16.global.f32 [A], {F, F, F, F, F, F, F, F}, I;",
     "griddepcontrol.wait;",
+    "setmaxnreg.inc.sync.aligned.u32 64;",
+    "pmevent.mask 3;",
+    "alloca.u64 D, D;",
+    "alloca.u32 R, R, 64;",
+    "alloca.u32 R, I;",
+    "stacksave.u64 D;",
+    "stackrestore.u64 D;",
+    "st.local.u32 [R], R;",
+    "ld.local.u32 R, [D+I];",
+    "vadd.s32.u32.s32.sat.max R, R.b1, R.h0, R;",
+    "vshl.u32.s32.u32.sat.wrap R.h1, R.b3, R, R;",
+    "vmad.s32.s32.u32.shr15 R, R.h1, -R, R;",
+    "vset.u32.s32.le R.b2, R, R.b0, R;",
+    "vabsdiff4.u32.u32.s32.add R.b310, R.b7610, R.b0123, R;",
+    "vavrg2.s32.s32.u32.sat R, R.h31, R, R;",
+    "fma.rm.relu.bf16x2 R, R, R, R;",
+    "addc.s16 H, H, H;",
+    "cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.add.u64 [S], [S], 16, [S];",
+    "cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.min.s32 [S], [S], R, [S];",
+    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [S], [A], 16, [S], H;",
     "mov.u32 R, %clock;",
     "mov.u64 D, %globaltimer;",
     "{ .param .b32 i; .param .b32 o; st.param.b32 [i], R; call.uni (o), twice, (i); ld.param.b32 R, [o]; }",
     "{ .param .b32 i; .param .b32 o; st.param.b32 [i], R; @P call (o), twice, (i); ld.param.b32 R, [o]; }",
     "{ .param .b32 i; .param .b32 o; st.param.b32 [i], R; call (o), D, (i), one_word; ld.param.b32 R, [o]; }",
+    "{ .param .b32 i; .param .b32 o; st.param.b32 [i], R; call.uni (o), grow, (i); ld.param.b32 R, [o]; }",
     "mov.b64 D, twice;",
+    "mov.b64 D, grow;",
     "{ .param .b64 f; .param .b64 v; .param .b32 o; st.param.b64 [f], A; st.param.b64 [v], A; call.uni (o), vprintf, (f, v); ld.param.b32 R, [o]; }",
     "{ .param .b64 f; .param .b64 v; .param .b32 o; st.param.b64 [f], $format; st.param.b64 [v], D; call.uni (o), vprintf, (f, v); ld.param.b32 R, [o]; }",
     "brx.idx R, all;",
@@ -227,6 +249,8 @@ impl Program {
             ".version 8.6\n.target sm_90\n.address_size 64\n.extern .shared .align 16 .b8 dynamic[];\n\
              .extern .func (.param .b32 r) vprintf (.param .b64 f, .param .b64 a);\n\
              .global .align 1 .b8 $format[16] = {37, 100, 32, 37, 53, 46, 50, 102, 32, 37, 115, 37, 108, 120, 10, 0};\n\
+             .func (.param .b32 o) grow (.param .b32 i)\n{\n.reg .b32 %x, %at;\nld.param.b32 %x, [i];\n\
+             alloca.u32 %at, %x;\nst.local.u8 [%at], 1;\nst.param.b32 [o], %at;\nret;\n}\n\
              .func (.param .b32 o) twice (.param .b32 i)\n{\n.reg .b32 %x, %y;\n.reg .pred %more;\n\
              ld.param.b32 %x, [i];\nsetp.lt.s32 %more, %x, 1000;\nadd.s32 %y, %x, %x;\n@!%more bra $back;\n\
              { .param .b32 p; .param .b32 q; st.param.b32 [p], %y; call (q), twice, (p); ld.param.b32 %y, [q]; }\n\
