@@ -169,6 +169,8 @@ fn hints_and_lengths_of_accesses_are_those_that_ptxas_takes() {
     assert!(refused("ld.shared.L1::no_allocate.u32 %r1, [%r2];").contains(global));
     assert!(refused("st.local.L2::cache_hint.u32 [%r2], %r1, %d1;").contains(global));
     assert!(refused("atom.shared.add.L2::cache_hint.u32 %r1, [%r2], 1, %d1;").contains(global));
+    assert!(refused("ld.volatile.local.u32 %r1, [%r2];").contains("local memory has no order"));
+    assert!(refused("st.mmio.relaxed.gpu.u32 [%in], 1;").contains("`.mmio` goes with"));
     let both = refused("ld.global.cs.L1::evict_last.u32 %r1, [%in];");
     assert!(both.contains("`.cs` and an eviction priority exclude each other"), "{both}");
     let wide = refused("ld.global.v4.u64 {%d1, %d2, %d3, %d4}, [%in];");

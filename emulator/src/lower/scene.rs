@@ -79,3 +79,29 @@ impl<'s> Scene<'s> {
         self.left.set([code_left.saturating_sub(code), registers_left.saturating_sub(registers)]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lower;
+    use crate::parse::parse;
+
+    #[test]
+    fn what_all_entries_come_to_is_limited() {
+        let entry =
+            |name: &str| format!(".entry {name}() {{ .reg .b32 %r<40>; mov.u32 %r0, 1; ret; }}\n");
+        let text =
+            format!(".version 8.0\n.target sm_80\n.address_size 64\n{}{}", entry("a"), entry("b"));
+        let tree = parse(&text).unwrap();
+        let lower = |limits: [usize; 2]| {
+            let scene = Scene::new(&tree).unwrap();
+            scene.left.set(limits);
+            tree.functions.iter().try_for_each(|f| lower::entry(&scene, f).map(drop))
+        };
+        // Two instructions and the end of the body, twice, and forty registers, twice.
+        assert!(lower([6, 80]).is_ok());
+        let told = |limits| lower(limits).unwrap_err().message;
+        assert!(told([5, 80]).contains("instructions in one module"), "{}", told([5, 80]));
+        assert!(told([6, 79]).contains("registers in one module"), "{}", told([6, 79]));
+    }
+}

@@ -435,8 +435,21 @@ fn check_strength(f: &Form<'_, '_>) -> Lowered {
     match (scope, scoped) {
         (true, false) => Err(f.fault("a scope needs .relaxed, .acquire or .release")),
         (false, true) => Err(f.fault("a relaxed, acquire or release access needs a scope")),
-        _ => Ok(()),
+        _ if f.has("local") && STRENGTHS.iter().any(|m| f.has(m)) => {
+            Err(f.fault("local memory has no order between threads"))
+        }
+        _ => check_mmio(f),
     }
+}
+
+/// Memory of devices is read and written as it is: a single element, relaxed for the whole system.
+fn check_mmio(f: &Form<'_, '_>) -> Lowered {
+    let global = matches!(space(f), Space::Global | Space::Generic);
+    let alone = global && vector_length(f) == 1 && f.has("relaxed") && f.has("sys");
+    if f.has("mmio") && !alone {
+        return Err(f.fault("`.mmio` goes with `.relaxed.sys` and one element of global memory"));
+    }
+    Ok(())
 }
 
 fn vector_length(f: &Form<'_, '_>) -> usize {
