@@ -29,7 +29,9 @@ impl KernelSource {
 }
 
 /// Every kernel of the crate, sorted by entry name.
-pub const KERNELS: &[KernelSource] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+///
+/// A `static`: of a `const` a binary would hold as many copies as there are uses.
+pub static KERNELS: &[KernelSource] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
 /// Largest head dimension with a kernel.
 pub const MAX_HEAD_DIM: usize = 256;
@@ -88,6 +90,16 @@ mod tests {
                 assert!(!shipped.contains("//") || shipped.starts_with("// ---- "), "{shipped}");
             }
         }
+    }
+
+    /// A binary holds the text of a kernel once.
+    #[test]
+    fn a_binary_holds_the_text_once() {
+        let binary = std::env::current_exe().and_then(std::fs::read).expect("a test is a file");
+        // Made here, so that the binary does not hold it otherwise.
+        let line = format!(".visible .entry {}(", KERNELS[0].entry);
+        let line = line.as_bytes();
+        assert_eq!(binary.windows(line.len()).filter(|bytes| *bytes == line).count(), 1);
     }
 
     #[test]
