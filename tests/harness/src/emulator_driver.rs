@@ -95,7 +95,11 @@ impl Default for EmulatorDriver {
 
 impl EmulatorDriver {
     /// An emulated device.
-    pub fn new(options: Options) -> Self {
+    pub fn new(mut options: Options) -> Self {
+        if options.threads == 0 {
+            // Asked once: it reads files, which takes about as long as a small launch.
+            options.threads = std::thread::available_parallelism().map_or(1, usize::from);
+        }
         Self {
             device: ptx_emulator::Device::new(),
             properties: DeviceProperties {

@@ -33,7 +33,9 @@ pub struct Paged<'s, D: Driver, K: Element> {
     padded_dim: usize,
     block_size: usize,
     pools: Vec<KvPool<'s, D, K>>,
-    plan: DecodePlan<'s, D, f32, K>,
+    prompt_plan: DecodePlan<'s, D, f32, K>,
+    /// For one row: a launch has as many CTAs as its plan's capacities ask for, used or not.
+    step_plan: DecodePlan<'s, D, f32, K>,
     allocator: BlockAllocator,
     /// Blocks of the one sequence.
     blocks: Vec<u32>,
@@ -68,7 +70,8 @@ impl<'s, D: Driver, K: Element> Paged<'s, D, K> {
             padded_dim,
             block_size,
             pools: pools.collect::<pagedptx::Result<_>>()?,
-            plan: DecodePlan::new(stream, pool, shape.num_q_heads, shape.max_rows, needed)?,
+            prompt_plan: DecodePlan::new(stream, pool, shape.num_q_heads, shape.max_rows, needed)?,
+            step_plan: DecodePlan::new(stream, pool, shape.num_q_heads, 1, needed)?,
             allocator: BlockAllocator::with_order(order)?,
             blocks: Vec::new(),
             tables: BlockTables::new(stream, pool, shape.max_rows, needed)?,
@@ -128,7 +131,9 @@ impl<'s, D: Driver, K: Element> Paged<'s, D, K> {
         count(&mut self.stats, pagedptx::append(pool, &self.slots, &self.k, &self.v))?;
         let sm_scale = self.shape.sm_scale;
         let args = DecodeArgs { q: &self.q, out: &mut self.out, lse: None, sm_scale };
-        count(&mut self.stats, pagedptx::decode(&mut self.plan, pool, &self.tables, args))?;
+        let one_row = self.tables.num_seqs() == 1;
+        let plan = if one_row { &mut self.step_plan } else { &mut self.prompt_plan };
+        count(&mut self.stats, pagedptx::decode(plan, pool, &self.tables, args))?;
         let mut padded = vec![0.0; q.len() / self.shape.head_dim * self.padded_dim];
         self.out.read(&mut padded)?;
         let heads = padded.chunks_exact(self.padded_dim);
