@@ -58,6 +58,8 @@ pub(crate) struct Body<'s> {
     /// Functions with code of their own, and which of them each function is.
     pub(super) pending: Vec<Pending>,
     pub(super) pending_of: HashMap<usize, u32>,
+    /// Whether anything takes memory from the stack, or asks where it ends.
+    pub(crate) allocates: bool,
     /// The frame of the one being lowered.
     pub(super) frame: Option<Frame>,
     /// Architecture that the module is written for.
@@ -101,6 +103,7 @@ impl<'s> Body<'s> {
             calls: Vec::new(),
             pending: Vec::new(),
             pending_of: HashMap::new(),
+            allocates: false,
             frame: None,
             sm: scene.tree.sm,
         };

@@ -73,7 +73,7 @@ pub(crate) struct Graph<'s> {
     recursive: HashSet<usize>,
     /// Functions whose address something takes.
     taken: Vec<usize>,
-    /// Functions and entries that allocate memory on the stack.
+    /// Functions that allocate memory on the stack.
     allocating: HashSet<usize>,
 }
 
@@ -120,11 +120,6 @@ impl<'s> Graph<'s> {
         self.recursive.contains(&function)
     }
 
-    /// Whether anything in the module allocates memory on the stack.
-    pub(crate) fn allocates(&self) -> bool {
-        !self.allocating.is_empty()
-    }
-
     /// Whether the function is lowered once, not in place of its calls.
     pub(crate) fn has_own_code(&self, function: usize) -> bool {
         self.is_recursive(function)
@@ -150,7 +145,7 @@ fn collect(statements: &[Statement<'_>], functions: &HashMap<&str, usize>, uses:
                 uses.taken.extend(names.iter().filter_map(|n| functions.get(n)))
             }
             Statement::Instruction(ins) => {
-                uses.allocates |= ins.opcode == "alloca" || ins.opcode.starts_with("stack");
+                uses.allocates |= ins.opcode == "alloca";
                 let called = (ins.opcode == "call").then(|| target(&ins.operands)).flatten();
                 match called.map(|name| functions.get(name)) {
                     Some(Some(&function)) => {

@@ -44,7 +44,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
     let in_flight = in_flight::in_flight(&body.metas, &roots, body.registers.len());
     let callees = call::finished(&body, &plan);
     let stack_bottom = body.local_bytes.next_multiple_of(16);
-    let local_bytes = stack_bottom + callee::stack_bytes(&callees, scene.graph.allocates());
+    let local_bytes = stack_bottom + callee::stack_bytes(&callees, body.allocates);
     Ok(Kernel {
         name: function.name.to_owned(),
         code: body.code,
@@ -64,7 +64,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
         shared_end: body.shared_end as u32,
         local_bytes: local_bytes.next_multiple_of(32),
         stack_bottom,
-        has_stack: !callees.is_empty() || scene.graph.allocates(),
+        has_stack: !callees.is_empty() || body.allocates,
         callees,
         limits: function.limits,
     })

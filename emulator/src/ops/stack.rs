@@ -29,8 +29,14 @@ fn alloca(f: &mut Form<'_, '_>) -> Lowered {
     if !(8..=1 << 10).contains(&f.inst.imm) || f.inst.imm.count_ones() != 1 {
         return Err(f.fault(format!("{} is no power of two from 8 to 1024", f.inst.imm)));
     }
-    f.inst.m = (ty == Type::U64).into();
+    takes_part(f, ty);
     f.run::<Alloca>()
+}
+
+/// Notes the type of the operand, and that the kernel has a stack.
+fn takes_part(f: &mut Form<'_, '_>, ty: Type) {
+    f.inst.m = (ty == Type::U64).into();
+    f.body.allocates = true;
 }
 
 /// The class of the operand.
@@ -69,7 +75,7 @@ impl Exec for Alloca {
 fn save(f: &mut Form<'_, '_>) -> Lowered {
     let ty = f.ty();
     f.inst.d = f.dst(ty)?;
-    f.inst.m = (ty == Type::U64).into();
+    takes_part(f, ty);
     f.run::<Save>()
 }
 
@@ -91,7 +97,7 @@ impl Exec for Save {
 fn restore(f: &mut Form<'_, '_>) -> Lowered {
     let ty = f.ty();
     f.inst.a = f.src(ty)?;
-    f.inst.m = (ty == Type::U64).into();
+    takes_part(f, ty);
     f.run::<Restore>()
 }
 
