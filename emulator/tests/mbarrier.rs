@@ -124,6 +124,18 @@ fn a_copy_to_many_goes_to_the_only_cta_of_the_cluster() {
 }
 
 #[test]
+fn a_copy_of_no_bytes_goes_from_nowhere_to_nowhere() {
+    let body = "@%p1 mbarrier.arrive.shared::cta.b64 _, [full]; mov.u32 %r2, 0; mov.u64 %d1, 0;
+         @%p1 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r2], [%d1], %r2, [full];
+         @%p1 cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.add.u32 [%r2], [%r2], %r2, [full];
+         cp.async.bulk.global.shared::cta.bulk_group [%d1], [%r2], %r2;
+         cp.reduce.async.bulk.global.shared::cta.bulk_group.add.u32 [%d1], [%r2], %r2;
+         cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;";
+    let text = body.to_owned() + &wait("try_wait", "0") + "mov.u32 %r1, 3;" + &store("%r1");
+    assert_eq!(Run::block(64).run(&with_barrier(1, &text), &[0]), [3; 64]);
+}
+
+#[test]
 fn a_bulk_copy_out_needs_its_fence_and_its_wait() {
     let out = |fence: &str, rest: &str| {
         kernel_with(

@@ -17,7 +17,7 @@ use crate::memory::region::{ASYNC_PROXY, IN_FLIGHT, INIT, READ_ONLY, spread};
 use super::inst::Flow;
 use crate::ops::atomic::{self, Combine};
 
-/// Every address and size of a bulk copy is a multiple of this.
+/// Every address and size of a bulk copy is a multiple of this. A copy of no bytes goes from anywhere to anywhere.
 pub(crate) const UNIT: u64 = 16;
 
 /// Which thread issued a copy: warp and lane.
@@ -122,6 +122,9 @@ impl Env<'_> {
             );
             return Some(self.fault(FindingKind::BarrierMisuse, lane, message));
         }
+        if bytes == 0 {
+            return None;
+        }
         let source = if from_shared {
             self.check_range::<Shared>(lane, from, bytes, Access::Load)
         } else {
@@ -179,7 +182,7 @@ impl Env<'_> {
     /// Checks a copy out of shared memory and takes it on.
     pub(crate) fn issue_outgoing(&mut self, copy: Issue) -> Option<Flow> {
         let refused = self.check_outgoing(copy, Access::Store);
-        if refused.is_some() {
+        if refused.is_some() || copy.bytes == 0 {
             return refused;
         }
         let race = self.note_copy((copy.thread, copy.site), (copy.to, copy.bytes), true, None);
@@ -198,7 +201,7 @@ impl Env<'_> {
         combine: Combine,
     ) -> Option<Flow> {
         let refused = self.check_outgoing(copy, Access::Atomic);
-        if refused.is_some() {
+        if refused.is_some() || copy.bytes == 0 {
             return refused;
         }
         let memory = Memory { launch: self.launch, shared: &self.shared, local: None };
@@ -219,7 +222,11 @@ impl Env<'_> {
     fn check_outgoing(&mut self, copy: Issue, access: Access) -> Option<Flow> {
         let Issue { from, to, bytes, thread, site } = copy;
         let lane = thread.1;
-        self.check_units(lane, &[("source", from), ("destination", to)], bytes)
+        let refused = self.check_units(lane, &[("source", from), ("destination", to)], bytes);
+        if bytes == 0 {
+            return refused;
+        }
+        refused
             .or_else(|| self.check_range::<Shared>(lane, from, bytes, Access::Load))
             .or_else(|| self.check_range::<Global>(lane, to, bytes, access))
             .or_else(|| self.check_proxy(lane, from, bytes))
