@@ -166,6 +166,8 @@ fn registers_of_an_inner_call_are_unwritten() {
         @%p bra $use;
         { .param .b32 p0; st.param.b32 [p0], 0; call f, (p0); }
         $use: add.u32 %x, %x, 1;
+        setp.ne.u32 %p, %x, 0;
+        @%p trap;
         ret; }";
     let body = "{ .param .b32 p0; st.param.b32 [p0], 1; call f, (p0); }";
     let text = kernel_with(before, body);

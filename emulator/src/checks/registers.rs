@@ -1,8 +1,12 @@
 //! Reads of registers and predicates that nobody has written on the way to the read.
 //!
+//! A read is a finding if it is a guard, an address, or anything else that has to be defined; other values are followed to what they decide
+//! ([`crate::checks::taint`]).
+//!
 //! Most reads are proved to be fine when the kernel is lowered ([`crate::lower::plan`]); only the registers of
 //! the others are tracked while it runs, each lane for itself.
 
+use super::taint;
 use crate::exec::env::Env;
 use crate::exec::lanes::Mask;
 use crate::exec::warp::Warp;
@@ -13,20 +17,24 @@ use crate::finding::FindingKind;
 #[cold]
 #[inline(never)]
 pub(crate) fn check_reads(
-    warp: &Warp,
+    warp: &mut Warp,
     env: &mut Env<'_>,
-    tracked: u32,
+    (pc, tracked): (u32, u32),
     active: Mask,
     mask: Mask,
 ) -> Result<(), ()> {
     let kernel = env.launch.kernel;
     let track = &kernel.tracks[tracked as usize];
-    let guard = track.guard.iter().map(|r| (r, active));
-    for (&register, reading) in guard.chain(track.reads.iter().map(|r| (r, mask))) {
+    let guard = track.guard.iter().map(|r| (r, active, true));
+    for (&register, reading, guards) in guard.chain(track.reads.iter().map(|r| (r, mask, false))) {
         let missing = reading & !warp.written[register as usize];
         if missing != 0 {
             let name = &kernel.tracked[register as usize];
             let message = format!("read of register {name}, which was never written on this path");
+            let slot = kernel.tracked_slots[register as usize];
+            if !guards && taint::unwritten(warp, env, pc, (slot, missing), &message) {
+                continue;
+            }
             env.fault(
                 FindingKind::UninitialisedRegister,
                 missing.trailing_zeros() as usize,

@@ -1,7 +1,7 @@
-//! Values that come from shared or local memory which nobody has written.
+//! Values that come from shared or local memory, or from registers, which nobody has written.
 //!
-//! Kernels load whole tiles and discard what lies beyond the end, so that such a load alone is no fault. A warp
-//! that makes one notes the lanes of the registers that have got undefined values, follows these through
+//! Kernels load whole tiles and discard what lies beyond the end, and shuffle and store what only some lanes have, so that to
+//! read such a value alone is no fault. A warp that does it notes the lanes of the registers that have got undefined values, follows these through
 //! arithmetic, shuffles and matrix products, and reports the load once one of them decides something: an address,
 //! a branch, what global memory holds, an atomic operation, a barrier. Stored to shared or local memory, an undefined value
 //! leaves the bytes as good as unwritten.
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use crate::checks::access::explain;
 use crate::exec::env::Env;
-use crate::exec::inst::Flow;
+use crate::exec::inst::{Flow, Inst};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers, lanes};
 use crate::exec::warp::Warp;
 use crate::finding::{FindingKind, Report};
@@ -30,12 +30,13 @@ const TRIALS: usize = 4;
 /// Half of it is a positive number in every format of a matrix product, so that sums of products of it cannot cancel.
 const POSITIVE: u64 = 0x3c3c_3c3c_3c3c_3c3c;
 
-/// A load of undefined bytes.
+/// A load of undefined bytes, or a read of an undefined register.
 #[derive(Debug, Clone)]
 struct Origin {
     pc: u32,
+    kind: FindingKind,
     lane: usize,
-    address: u64,
+    address: Option<u64>,
     message: String,
 }
 
@@ -167,10 +168,45 @@ pub(crate) fn loaded<R: Resolve>(
     let (_, message) = explain::<R>(&memory, refused);
     let Refused { lane, address, .. } = refused;
     let taint = warp.taint.get_or_insert_default();
-    let origin = taint.origin(Origin { pc, lane, address, message });
+    let (kind, address) = (FindingKind::UninitialisedMemory, Some(address));
+    let origin = taint.origin(Origin { pc, kind, lane, address, message });
     for (slot, bits) in registers {
         taint.set(slot, mask, &bits, origin);
     }
+}
+
+/// Notes that an instruction reads a register in lanes that have never written it, if that is no fault by itself.
+#[cold]
+#[inline(never)]
+pub(crate) fn unwritten(
+    warp: &mut Warp,
+    env: &Env<'_>,
+    pc: u32,
+    (slot, lanes): (Slot, Mask),
+    message: &str,
+) -> bool {
+    let kernel = env.launch.kernel;
+    let inst = &kernel.code[pc as usize];
+    let harmless = match kernel.flow.step(pc).passage {
+        Passage::Defined => false,
+        Passage::Load => false,
+        Passage::Store => slot != address_slot(inst),
+        _ => true,
+    };
+    if harmless {
+        let taint = warp.taint.get_or_insert_default();
+        let (kind, lane) = (FindingKind::UninitialisedRegister, lanes.trailing_zeros() as usize);
+        let origin = Origin { pc, kind, lane, address: None, message: message.to_owned() };
+        let origin = taint.origin(origin);
+        taint.set_lanes(slot, lanes, Undefined { lanes, origin });
+    }
+    harmless
+}
+
+/// The register with the address of a load or store.
+fn address_slot(inst: &Inst) -> Slot {
+    let class = if inst.aux & WIDE_ADDRESS != 0 { Class::Double } else { Class::Word };
+    Slot::new(class, inst.a)
 }
 
 /// Looks at an instruction before it runs. `mask` are the lanes that execute it, of the `active` ones that have come to it.
@@ -194,10 +230,7 @@ pub(crate) fn before(
         return Err(());
     }
     let operands = match step.passage {
-        Passage::Load | Passage::Store => {
-            let class = if inst.aux & WIDE_ADDRESS != 0 { Class::Double } else { Class::Word };
-            taint.union(&[Slot::new(class, inst.a)], mask)
-        }
+        Passage::Load | Passage::Store => taint.union(&[address_slot(inst)], mask),
         _ => taint.union(step.reads, mask),
     };
     if operands.lanes != 0 {
@@ -372,18 +405,12 @@ fn write(regs: &mut Registers, slot: Slot, value: Value) {
 
 /// Reports the load that an undefined value came from, and what it decides.
 fn blame(taint: &Taint, env: &mut Env<'_>, undefined: Undefined, pc: u32, what: &str) -> Flow {
-    let Origin { pc: load, lane, address, message } =
+    let Origin { pc: load, kind, lane, address, message } =
         taint.origins[undefined.origin as usize].clone();
     let user = undefined.lanes.trailing_zeros();
     let note = format!("lane {user} needs the value here: it {what}");
     env.blamed = Some(load);
-    env.report(Report {
-        kind: FindingKind::UninitialisedMemory,
-        lane,
-        message,
-        address: Some(address),
-        notes: vec![(Some(pc), note)],
-    })
+    env.report(Report { kind, lane, message, address, notes: vec![(Some(pc), note)] })
 }
 
 /// Forgets that anything was written where the undefined `bits` of a register have been stored, `bytes` at the address of each

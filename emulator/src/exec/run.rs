@@ -187,6 +187,9 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
                     after(warp, env, pc, mask);
                 }
                 pc += 1;
+                if tracked && !tainted && warp.taint.is_some() {
+                    break;
+                }
             }
             Flow::Undefined => {
                 if tracked {
@@ -310,7 +313,7 @@ fn part(warp: &mut Warp, env: &mut Env<'_>, index: usize, pc: u32, mask: Mask, f
 fn before(warp: &mut Warp, env: &mut Env<'_>, pc: u32, active: Mask, mask: Mask) -> Result<(), ()> {
     let tracked = env.launch.kernel.code[pc as usize].tracked;
     if tracked != UNTRACKED && env.launch.checks.contains(Checks::REGISTERS) {
-        registers::check_reads(warp, env, tracked, active, mask)?;
+        registers::check_reads(warp, env, (pc, tracked), active, mask)?;
     }
     if warp.taint.is_some() { taint::before(warp, env, pc, active, mask) } else { Ok(()) }
 }

@@ -7,7 +7,7 @@ use crate::parse::ast::BlockLimits;
 use crate::types::Class;
 
 use super::callee::{Callee, function_address};
-use super::flow::DataFlow;
+use super::flow::{DataFlow, Slot};
 use super::special::Special;
 
 /// An entry, lowered.
@@ -34,6 +34,8 @@ pub(crate) struct Kernel {
     /// Registers that a path to some read leaves unwritten, by name.
     pub(crate) tracked: Vec<String>,
     /// What each tracked instruction reads and writes of them; [`Inst::tracked`] is an index into this.
+    /// Their slots.
+    pub(crate) tracked_slots: Vec<Slot>,
     pub(crate) tracks: Vec<Track>,
     pub(crate) params: Vec<Param>,
     pub(crate) param_bytes: u32,

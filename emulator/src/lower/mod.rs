@@ -14,7 +14,7 @@ pub(crate) mod symbols;
 pub(crate) mod table;
 
 use body::Body;
-use flow::DataFlow;
+use flow::{DataFlow, Slot};
 use kernel::{Kernel, Track};
 use plan::Plan;
 use scene::Scene;
@@ -23,6 +23,7 @@ use crate::error::Fault;
 use crate::exec::inst::UNTRACKED;
 use crate::memory::FIRST_OFFSET;
 use crate::parse::ast::Function;
+use crate::types::Class;
 
 /// Lowers one entry.
 pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel, Fault> {
@@ -40,6 +41,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
     scene.spend(body.code.len(), body.registers.len());
     let tracks = tracks(&mut body, &plan);
     let [words, doubles, preds] = body.slots.map(|n| n as usize);
+    let tracked_slots = tracked_slots(&body, &plan);
     let flow = DataFlow::new(&body.metas, &body.registers, &plan);
     let in_flight = in_flight::in_flight(&body.metas, &roots, body.registers.len());
     let callees = call::finished(&body, &plan);
@@ -57,6 +59,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
         preds,
         constants: body.constants,
         tracked: plan.tracked.clone(),
+        tracked_slots,
         tracks,
         params: body.params,
         param_bytes: body.param_bytes,
@@ -68,6 +71,17 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
         callees,
         limits: function.limits,
     })
+}
+
+fn tracked_slots(body: &Body<'_>, plan: &Plan) -> Vec<Slot> {
+    let mut slots = vec![Slot::new(Class::Word, 0); plan.tracked.len()];
+    for (register, tracked) in plan.tracked_of.iter().enumerate() {
+        if let Some(tracked) = tracked {
+            let class = body.registers[register].class();
+            slots[*tracked as usize] = Slot::new(class, plan.slot_of[register]);
+        }
+    }
+    slots
 }
 
 /// Notes in each instruction which tracked registers it touches.

@@ -480,7 +480,8 @@ mod tests {
                 "mov.u32 %a, %tid.x; setp.ge.u32 %p, %a, 8; @%p bra $end; shfl.sync.down.b32 %b, %a, 1, 0x1f, 0xff; {end} $end:"
             )
         };
-        assert_eq!(finding(&text("add.u32 %d, %b, 1;")).kind, FindingKind::UninitialisedRegister);
+        let used = text("add.u32 %d, %b, 1; setp.ne.u32 %p, %d, 0; @%p trap;");
+        assert_eq!(finding(&used).kind, FindingKind::UninitialisedRegister);
         warp(&text("mov.u32 %d, 3;").replace("$end:", "$end: mov.u32 %d, 1;"));
     }
 }
