@@ -49,7 +49,8 @@ pub(crate) struct Pattern {
     bytes: u64,
     /// Where in its sector the first lane begins.
     place: u64,
-    global: Option<Traffic>,
+    /// By where in its sector, in words, the first lane begins.
+    global: [Option<Traffic>; 8],
     shared: Option<SharedTraffic>,
     /// Made when the pattern is seen again.
     again: Option<Again>,
@@ -96,9 +97,7 @@ impl Patterns {
         if !same {
             pattern.become_new(addresses, first, mask, bytes);
         } else {
-            if pattern.place != first % 32 {
-                (pattern.place, pattern.global) = (first % 32, None);
-            }
+            pattern.place = first % 32;
             if pattern.again.is_none() {
                 pattern.come_again();
             }
@@ -120,7 +119,7 @@ impl Pattern {
             mask: 0,
             bytes: 0,
             place: 0,
-            global: None,
+            global: Default::default(),
             shared: None,
             again: None,
         })
@@ -132,7 +131,7 @@ impl Pattern {
             *distance = at.wrapping_sub(first);
         }
         (self.mask, self.bytes, self.place) = (mask, bytes, first % 32);
-        (self.global, self.shared, self.again) = (None, None, None);
+        (self.global, self.shared, self.again) = (Default::default(), None, None);
     }
 
     #[inline(never)]
@@ -150,7 +149,7 @@ impl Pattern {
     /// The traffic of an access to global memory.
     #[inline(always)]
     pub(crate) fn global(&mut self, addresses: &Lanes<u64>) -> &Traffic {
-        self.global.get_or_insert_with(|| {
+        self.global[self.place as usize / 4 % 8].get_or_insert_with(|| {
             let mut traffic = Traffic::default();
             traffic.count(addresses, self.mask, self.bytes);
             traffic

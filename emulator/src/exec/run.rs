@@ -148,11 +148,11 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
     let mut start = pc;
     while left > 0 && pc < limit {
         // Instructions without guard and checks, one after the other, are all that most kernels run.
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min((limit - pc) as usize);
-        let most = if tainted { 0 } else { most };
+        let most = u32::try_from(left).unwrap_or(u32::MAX).min(limit - pc);
+        let plain = if tainted { 0 } else { code[pc as usize].plain.min(most) };
         let mut flow = Flow::Next;
         let mut done = 0;
-        for inst in code[pc as usize..].iter().take(most).take_while(|inst| inst.plain) {
+        for inst in &code[pc as usize..(pc + plain) as usize] {
             flow = inst.execute(warp, active, env);
             if flow != Flow::Next {
                 break;

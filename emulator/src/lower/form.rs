@@ -85,7 +85,7 @@ impl<'f, 's> Form<'f, 's> {
             m: 0,
             aux: 0,
             tracked: UNTRACKED,
-            plain: false,
+            plain: 0,
             site: 0,
             imm: 0,
             list: Box::default(),

@@ -103,7 +103,12 @@ fn tracks(body: &mut Body<'_>, plan: &Plan) -> Vec<Track> {
             inst.tracked = tracks.len() as u32;
             tracks.push(Track { guard, reads, writes });
         }
-        inst.plain = !meta.guarded && inst.tracked == UNTRACKED;
+        inst.plain = u32::from(!meta.guarded && inst.tracked == UNTRACKED);
+    }
+    let mut following = 0;
+    for inst in body.code.iter_mut().rev() {
+        following = if inst.plain == 0 { 0 } else { following + 1 };
+        inst.plain = following;
     }
     tracks
 }

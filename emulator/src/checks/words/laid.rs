@@ -206,6 +206,13 @@ impl<const STEP: usize> Laid<'_, STEP> {
                     who[index] = lanes[index] | pc;
                 }
             } else {
+                let mut differs = 0;
+                for index in 0..lanes.len() {
+                    differs |= (when[index].0 ^ stamp.0) | (who[index] ^ (lanes[index] | pc));
+                }
+                if differs == 0 {
+                    continue;
+                }
                 for index in 0..lanes.len() {
                     let (old, new) = ((when[index], who[index]), lanes[index] | pc);
                     (when[index], who[index]) = read_again(old, stamp, new, before_last[index]);
