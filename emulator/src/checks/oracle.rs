@@ -151,7 +151,7 @@ impl Both {
                 for warp in 0..WARPS as u32 {
                     self.order.arrive(3, warp, ALL);
                 }
-                self.order.completed(3);
+                self.order.completed(3, true);
                 for warp in 0..WARPS as u32 {
                     self.order.leave(3, warp, ALL);
                 }
@@ -224,6 +224,7 @@ fn run(seed: u64, whole: bool) -> bool {
             writes: random.below(2) == 0,
             strong,
             atomic: false,
+            whole: !whole && random.below(4) == 0,
         };
         // Lanes of one write meet only where that is meant.
         let lanes = if access.writes && random.below(8) != 0 { distinct(&at, mask) } else { mask };

@@ -12,7 +12,8 @@ use crate::exec::inst::{Flow, Inst};
 use crate::exec::lanes::{ALL, Lanes, Mask, lanes};
 use crate::exec::patterns::Slot;
 use crate::finding::{FindingKind, Report};
-use crate::lower::form::{ACQUIRES, RELEASES, STRONG, WIDER};
+use crate::launch::Checks;
+use crate::lower::form::{ACQUIRES, RELEASES, STRONG, WHOLE, WIDER};
 use crate::memory::access::{Access, Memory, Resolve};
 use crate::memory::{FIRST_OFFSET, GLOBAL_BASE, SHARED_WINDOW, WINDOW_BYTES};
 use crate::types::Space;
@@ -40,6 +41,7 @@ pub(crate) fn check_races<R: Resolve>(
         writes,
         strong: false,
         atomic: access == Access::Atomic,
+        whole: inst.aux & WHOLE != 0 && !env.launch.checks.contains(Checks::STRICT_ORDER),
     };
     if known && let Some(flow) = check_pattern::<R>(env, access, addresses, mask, bytes) {
         return flow;
@@ -165,7 +167,7 @@ fn synchronise<R: Resolve>(
         _ => sorted(addresses, mask),
     };
     let atomic = reads && writes;
-    let own = words::Access { warp, pc: inst.site, writes, strong: true, atomic };
+    let own = words::Access { warp, pc: inst.site, writes, strong: true, atomic, whole: false };
     if shared != 0 {
         let flow = env.shared_access(own, &offsets, shared, bytes);
         if flow != Flow::Next {

@@ -30,12 +30,15 @@ const COPIED: u32 = 1 << 1;
 /// See [`Access::atomic`] and [`Access::strong`].
 const ATOMIC: u32 = 1 << 2;
 const STRONG: u32 = 1 << 3;
+/// See [`Access::whole`].
+const WHOLE: u32 = 1 << 4;
 
 impl Stamp {
     #[inline(always)]
     fn new(clock: u32, bytes: u32, access: Access) -> Stamp {
         let flag = |set: bool, flag| if set { flag } else { 0 };
         let flags = flag(access.strong, STRONG) | flag(access.atomic, ATOMIC);
+        let flags = flags | flag(access.whole, WHOLE);
         Stamp(clock << 9 | bytes << 5 | flags)
     }
 
@@ -54,6 +57,12 @@ impl Stamp {
     /// Whether two accesses that no order parts race: they share a byte, and not both are strong.
     fn conflicts(self, other: Stamp) -> bool {
         self.bytes() & other.bytes() != 0 && self.0 & other.0 & STRONG == 0
+    }
+
+    /// Whether two accesses of one warp are both made by it as a whole.
+    #[inline(always)]
+    fn in_turn(self, other: Stamp) -> bool {
+        self.0 & other.0 & WHOLE != 0
     }
 }
 
@@ -114,6 +123,9 @@ pub(crate) struct Access {
     /// Reads and writes at once. A plain read does not race with it: it may be the first guess of a loop around
     /// `atom.cas`, as CUDA's headers have it.
     pub(crate) atomic: bool,
+    /// The warp as a whole makes it: `ldmatrix` and `stmatrix`, and asynchronous copies for which all lanes have waited at once. Such
+    /// accesses of one warp come one after the other.
+    pub(crate) whole: bool,
 }
 
 /// Two accesses to one word that nothing orders.
@@ -212,8 +224,8 @@ impl Side<'_> {
     fn is_after_write(&self, when: Stamp, who: u32, lane: usize) -> bool {
         let (clock, copied) = (when.clock(), when.is(COPIED));
         let own_warp = upper(who) == self.access.warp;
-        let by_warp =
-            (clock <= self.all) | (own_warp & ((clock <= self.own) | (lower(who) == lane)));
+        let by_warp = (clock <= self.all)
+            | (own_warp & ((clock <= self.own) | (lower(who) == lane) | self.stamp.in_turn(when)));
         (copied & (clock <= self.agent)) | (!copied & by_warp)
     }
 
@@ -308,7 +320,8 @@ impl Words {
             }
             let (floor, own) = (side.seen[warp].floor(), warp == access.warp as usize);
             let after = |when: Stamp, who: u32, lane: usize| {
-                when.clock() <= floor || own && side.is_read_of(who, lane)
+                when.clock() <= floor
+                    || own && (side.is_read_of(who, lane) || side.stamp.in_turn(when))
             };
             if !side.all(records, &range, after) {
                 return false;
@@ -354,8 +367,9 @@ impl Words {
         }
         let copied = when.is(COPIED);
         let (warp, lane) = if copied { (now.agent, 0) } else { (upper(who), lower(who)) };
-        let own = !copied && warp == now.access.warp && lane == now.lane;
-        if own || now.seen[warp as usize].covers(lane, when.clock()) {
+        let own = !copied && warp == now.access.warp;
+        let in_turn = own && (lane == now.lane || when.in_turn(now.stamp));
+        if in_turn || now.seen[warp as usize].covers(lane, when.clock()) {
             return None;
         }
         Some(Race {
@@ -379,6 +393,9 @@ impl Words {
             let who = records.who[word];
             let (first, last) = (upper(who) as usize, lower(who));
             let own = warp == now.access.warp as usize;
+            if own && when.in_turn(now.stamp) {
+                continue;
+            }
             let before =
                 |lane: usize| own && lane == now.lane || now.seen[warp].covers(lane, when.clock());
             let other_lane = if !before(last) {

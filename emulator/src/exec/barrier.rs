@@ -41,16 +41,28 @@ struct Barrier {
     arrived: u32,
     /// Threads that this phase needs.
     expected: u32,
+    /// Whether it is for all threads of the CTA: it does not wait for those that exit.
+    for_all: bool,
     votes: Votes,
     /// Votes of the last phases, by phase modulo their number.
     results: [Votes; KEPT],
+}
+
+impl Barrier {
+    /// Its last thread has arrived.
+    fn complete(&mut self) {
+        self.results[self.phase as usize % KEPT] = self.votes;
+        self.phase += 1;
+        self.arrived = 0;
+        self.votes = Votes::default();
+    }
 }
 
 /// All barriers of one CTA.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Barriers {
     all: Vec<Barrier>,
-    /// Threads of the CTA that have exited; the cluster's barrier does not wait for them.
+    /// Threads of the CTA that have exited; barriers without a count and that of the cluster do not wait for them.
     exited: u32,
 }
 
@@ -61,14 +73,16 @@ impl Barriers {
         self.exited = 0;
     }
 
-    /// Lanes of a warp arrive at barrier `id`; they count for `arriving` of the `expected` threads.
+    /// Lanes of a warp arrive at barrier `id`; they count for `arriving` of the threads that it is for: so many, or all `threads` of the
+    /// CTA that have not exited.
     pub(crate) fn arrive(
         &mut self,
         id: u32,
         mask: Mask,
         votes: Mask,
-        (arriving, expected): (u32, u32),
+        (arriving, count, threads): (u32, Option<u32>, u32),
     ) -> Arrival {
+        let expected = count.unwrap_or(threads - self.exited);
         let barrier = &mut self.all[id as usize % OBJECTS];
         if barrier.arrived > 0 && barrier.expected != expected {
             return Arrival::Misuse(format!(
@@ -76,6 +90,7 @@ impl Barriers {
                 barrier.expected
             ));
         }
+        barrier.for_all = count.is_none() && (barrier.arrived == 0 || barrier.for_all);
         barrier.expected = expected;
         barrier.arrived += arriving;
         barrier.votes.true_threads += (votes & mask).count_ones();
@@ -89,16 +104,27 @@ impl Barriers {
                 "barrier {id} is for {expected} threads and {arrived} arrive"
             ));
         }
-        barrier.results[barrier.phase as usize % KEPT] = barrier.votes;
-        barrier.phase += 1;
-        barrier.arrived = 0;
-        barrier.votes = Votes::default();
+        barrier.complete();
         Arrival::Complete
     }
 
-    /// Threads arrive at the barrier of the cluster, or exit; whether that completes a phase.
-    pub(crate) fn arrive_in_cluster(&mut self, arriving: u32, exiting: u32, threads: u32) -> bool {
+    /// Threads exit; gives the barriers that they alone have held up (PTX ISA, "exit").
+    pub(crate) fn exit(&mut self, exiting: u32) -> impl Iterator<Item = u32> {
         self.exited += exiting;
+        (0..BARRIERS as u32).zip(&mut self.all).filter_map(move |(id, barrier)| {
+            if barrier.arrived == 0 || !barrier.for_all {
+                return None;
+            }
+            barrier.expected -= exiting;
+            (barrier.arrived == barrier.expected).then(|| {
+                barrier.complete();
+                id
+            })
+        })
+    }
+
+    /// Threads arrive at the barrier of the cluster, or have exited; whether that completes a phase.
+    pub(crate) fn arrive_in_cluster(&mut self, arriving: u32, threads: u32) -> bool {
         let barrier = &mut self.all[CLUSTER as usize];
         barrier.arrived += arriving;
         barrier.expected = threads - self.exited;

@@ -266,7 +266,7 @@ impl Env<'_> {
     ) -> Option<Flow> {
         let (warp, lane) = thread;
         let (writes, atomic) = (access != Access::Load, access == Access::Atomic);
-        let access = words::Access { warp, pc: site, writes, strong: atomic, atomic };
+        let access = words::Access { warp, pc: site, writes, strong: atomic, atomic, whole: false };
         let race = self.shared_run(access, lane, (start, bytes))?;
         Some(report_race(self, (access, bytes.into()), &race))
     }

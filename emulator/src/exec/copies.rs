@@ -26,6 +26,8 @@ pub(crate) struct Issued {
     sources: Lanes<u64>,
     /// Lanes that copy as much as they write, whose sources may be looked at again.
     followed: Mask,
+    /// Lanes that read nothing.
+    empty: Mask,
     data: [[u32; 4]; LANES],
     /// The group of each lane's copy, [`OPEN`] before it is committed.
     groups: [u32; LANES],
@@ -72,6 +74,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) to: &'a Lanes<u64>,
     /// Addresses in global memory, and lanes that copy all of their bytes from there.
     pub(crate) from: (&'a Lanes<u64>, Mask),
+    /// Lanes that read nothing.
+    pub(crate) empty: Mask,
     /// What is written there, zero past the source's end.
     pub(crate) data: &'a [[u32; 4]; LANES],
 }
@@ -140,7 +144,7 @@ impl Copies {
         spots: &Spots<BYTES>,
         batch: &Batch<'_>,
     ) {
-        let &Batch { site, mask, to, from, data } = batch;
+        let &Batch { site, mask, to, from, empty, data } = batch;
         let mut entry = self.spare.pop().unwrap_or_else(|| {
             Box::new(Issued {
                 mask: 0,
@@ -148,6 +152,7 @@ impl Copies {
                 offsets: Lanes::default(),
                 sources: Lanes::default(),
                 followed: 0,
+                empty: 0,
                 data: [[0; 4]; LANES],
                 groups: [OPEN; LANES],
                 open: 0,
@@ -158,7 +163,7 @@ impl Copies {
         for lane in 0..LANES {
             entry.offsets.0[lane] = to.0[lane].wrapping_sub(shared.base);
         }
-        (entry.sources, entry.followed) = (*from.0, from.1);
+        (entry.sources, entry.followed, entry.empty) = (*from.0, from.1, empty);
         entry.data = *data;
         entry.groups = [OPEN; LANES];
         (entry.site, entry.bytes, entry.mask, entry.open) = (site, BYTES, mask, mask);
@@ -187,23 +192,30 @@ impl Copies {
         }
     }
 
-    /// The lanes of `mask` wait until at most `newest` of their committed groups are outstanding.
+    /// Whether no copy is in flight.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.issued.is_empty()
+    }
+
+    /// The lanes of `mask` wait until at most `newest` of their committed groups are outstanding, or else for their copies that read
+    /// nothing.
     /// `landed` is told which instruction's copies of which lanes have landed.
     #[inline(always)]
     pub(crate) fn wait(
         &mut self,
         shared: &Region,
         mask: Mask,
-        newest: u32,
+        newest: Option<u32>,
         mut landed: impl FnMut(&Issued, Mask),
     ) {
         let limits: [u32; LANES] =
-            std::array::from_fn(|lane| self.committed[lane].saturating_sub(newest));
+            std::array::from_fn(|lane| self.committed[lane].saturating_sub(newest.unwrap_or(0)));
         for entry in &mut self.issued {
             let mut landing: Mask = 0;
             for lane in 0..LANES {
                 landing |= u32::from(entry.groups[lane] < limits[lane]) << lane;
             }
+            landing = if newest.is_some() { landing } else { entry.empty };
             landing &= entry.mask & mask;
             if landing != 0 {
                 entry.land(shared, landing);

@@ -149,13 +149,29 @@ impl Env<'_> {
         Flow::Fault
     }
 
-    /// Threads arrive at the barrier of the cluster, or exit, so that nobody waits for them there.
-    pub(crate) fn arrive_in_cluster(&mut self, arriving: u32, exiting: u32) {
-        if self.barriers.arrive_in_cluster(arriving, exiting, self.launch.threads)
+    /// Threads arrive at the barrier of the cluster, or have exited, so that nobody waits for them there.
+    pub(crate) fn arrive_in_cluster(&mut self, arriving: u32) {
+        if self.barriers.arrive_in_cluster(arriving, self.launch.threads)
             && let Some(order) = &mut self.order
         {
-            order.completed(CLUSTER);
+            order.completed(CLUSTER, false);
         }
+    }
+
+    /// Lanes of a warp exit, so that no barrier for all threads waits for them.
+    pub(crate) fn exit(&mut self, warp: u32, mask: Mask) {
+        let Env { barriers, order, launch, .. } = &mut *self;
+        if let Some(order) = order
+            && !launch.checks.contains(Checks::STRICT_ORDER)
+        {
+            order.exit(warp, mask);
+        }
+        for id in barriers.exit(mask.count_ones()) {
+            if let Some(order) = order {
+                order.completed(id, true);
+            }
+        }
+        self.arrive_in_cluster(0);
     }
 
     /// Tells the race check which phases of mbarriers have completed.

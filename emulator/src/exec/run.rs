@@ -278,7 +278,6 @@ fn part(warp: &mut Warp, env: &mut Env<'_>, index: usize, pc: u32, mask: Mask, f
         Flow::Exit => {
             add(rest, pc + 1, State::Ready);
             warp.live &= !mask;
-            env.arrive_in_cluster(0, mask.count_ones());
             // Lanes that have exited need not arrive any more.
             for group in &mut warp.groups {
                 if matches!(group.state, State::Meet { .. }) {

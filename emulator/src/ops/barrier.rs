@@ -49,7 +49,7 @@ impl Exec for Sync {
             (env.waiting, env.wanted) = (mask, warp.live);
             return Flow::Meet;
         }
-        let (id, threads) = match barrier_and_count(warp, inst, mask, env) {
+        let (id, count) = match barrier_and_count(warp, inst, mask, env) {
             Ok(found) => found,
             Err(flow) => return flow,
         };
@@ -57,7 +57,7 @@ impl Exec for Sync {
         let votes = warp.regs.pred(inst.c, flip);
         let phase = env.barriers.phase(id);
         // With a count, a barrier counts whole warps; without, each thread of the CTA.
-        let arriving = if inst.aux & COUNTED != 0 && inst.aux & ALIGNED != 0 {
+        let arriving = if count.is_some() && inst.aux & ALIGNED != 0 {
             LANES as u32
         } else {
             mask.count_ones()
@@ -66,7 +66,7 @@ impl Exec for Sync {
         if let Some(order) = &mut env.order {
             order.arrive(id, warp.index, mask);
         }
-        match env.barriers.arrive(id, mask, votes, (arriving, threads)) {
+        match env.barriers.arrive(id, mask, votes, (arriving, count, env.launch.threads)) {
             Arrival::Misuse(message) => env.fault(FindingKind::BarrierMisuse, lane, message),
             Arrival::Waiting if inst.aux & ARRIVE != 0 => Flow::Next,
             Arrival::Waiting => {
@@ -77,7 +77,7 @@ impl Exec for Sync {
                 warp.votes = env.barriers.result(id, phase);
                 warp.released |= mask;
                 if let Some(order) = &mut env.order {
-                    order.completed(id);
+                    order.completed(id, count.is_none());
                 }
                 leave(warp, inst, mask, id, env)
             }
@@ -105,13 +105,13 @@ fn leave(warp: &mut Warp, inst: &Inst, mask: Mask, id: u32, env: &mut Env<'_>) -
     Flow::Next
 }
 
-/// Number of the barrier and threads that it is for.
+/// Number of the barrier, and threads that it is for if not all.
 fn barrier_and_count(
     warp: &Warp,
     inst: &Inst,
     mask: Mask,
     env: &mut Env<'_>,
-) -> Result<(u32, u32), Flow> {
+) -> Result<(u32, Option<u32>), Flow> {
     let uniform = |slot: u32| {
         let values = &warp.regs.words[slot as usize];
         let first = values.0[mask.trailing_zeros() as usize % LANES];
@@ -127,7 +127,7 @@ fn barrier_and_count(
         return Err(env.fault(FindingKind::BarrierMisuse, lane, message));
     }
     if inst.aux & COUNTED == 0 {
-        return Ok((id, env.launch.threads));
+        return Ok((id, None));
     }
     let count = uniform(inst.b).map_err(|lane| split(env, lane))?;
     if count == 0 || count % LANES as u32 != 0 || count > env.launch.warps * LANES as u32 {
@@ -135,7 +135,7 @@ fn barrier_and_count(
         let message = format!("a barrier for {count} threads: not a multiple of 32 up to {most}");
         return Err(env.fault(FindingKind::BarrierMisuse, lane, message));
     }
-    Ok((id, count))
+    Ok((id, Some(count)))
 }
 
 /// Barrier operands; `bar` is aligned by definition.
@@ -293,13 +293,12 @@ mod tests {
     #[test]
     fn a_part_of_the_cta_at_a_barrier_is_found() {
         let block = [64, 1, 1];
-        let found =
-            finding_in("mov.u32 %a, %tid.x; setp.lt.u32 %p, %a, 32; @%p bar.sync 0; exit;", block);
+        let found = finding_in(
+            "mov.u32 %a, %tid.x; setp.lt.u32 %p, %a, 32; @%p bar.sync 0, 64; exit;",
+            block,
+        );
         assert_eq!(found.kind, FindingKind::Barrier);
         assert!(found.message.contains("32 of 64 threads"), "{found}");
-        let found =
-            finding_in("mov.u32 %a, %tid.x; setp.lt.u32 %p, %a, 8; @%p bar.sync 0; exit;", block);
-        assert_eq!(found.kind, FindingKind::Barrier);
         let found = finding_in(
             "mov.u32 %a, %tid.x; setp.lt.u32 %p, %a, 8; @%p bra $x; bar.sync 0; exit; $x: bar.sync 1;",
             block,
@@ -310,6 +309,16 @@ mod tests {
         assert_eq!(found.kind, FindingKind::BarrierMisuse);
         let found = finding_in("bar.sync 16;", block);
         assert_eq!(found.kind, FindingKind::BarrierMisuse);
+    }
+
+    #[test]
+    fn a_barrier_for_all_threads_does_not_wait_for_who_exits() {
+        // Warp 2 exits before any other comes, warp 1 while warp 0 waits.
+        let text =
+            "setp.ge.u32 %p, %a, 64; @%p exit; bar.red.popc.u32 %d, 0, 1; st.global.u32 [%x], %d;
+            setp.ge.u32 %p, %a, 32; @%p exit; bar.red.popc.u32 %b, 1, 1; add.u32 %d, %d, %b;";
+        let got = run(text, 96);
+        assert!(got[..32].iter().all(|&v| v == 96) && got[32..64].iter().all(|&v| v == 64));
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Exec for Arrive {
         warp.in_cluster |= mask;
         let odd = phase_is_odd(env, mask);
         warp.odd_phase = warp.odd_phase & !mask | odd;
-        env.arrive_in_cluster(mask.count_ones(), 0);
+        env.arrive_in_cluster(mask.count_ones());
         Flow::Next
     }
 }

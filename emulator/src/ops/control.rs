@@ -1,5 +1,6 @@
 //! Where lanes go next (PTX ISA, "Control Flow Instructions").
 
+use super::copy::land_empty;
 use super::matrix::expect_all;
 use super::{Lowered, Nothing};
 use crate::exec::env::Env;
@@ -78,8 +79,11 @@ fn brx(f: &mut Form<'_, '_>) -> Lowered {
 pub(crate) struct Exit;
 
 impl Exec for Exit {
-    #[inline(always)]
-    fn exec(_: &mut Warp, _: &Inst, _: Mask, _: &mut Env<'_>) -> Flow {
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if land_empty(warp, inst.site, mask, env) == Flow::Fault {
+            return Flow::Fault;
+        }
+        env.exit(warp.index, mask);
         Flow::Exit
     }
 }

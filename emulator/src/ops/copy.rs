@@ -12,7 +12,7 @@ use crate::exec::patterns;
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
 use crate::launch::Checks;
-use crate::lower::form::{Form, WIDE_ADDRESS};
+use crate::lower::form::{Form, WHOLE, WIDE_ADDRESS};
 use crate::lower::symbols::Symbol;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
@@ -37,6 +37,7 @@ const IGNORE_SOURCE: u32 = 1 << 8;
 
 /// Destination: base slot `b`, offset `p`, [`WIDE_ADDRESS`] in `c`; size in `d`; source size at `m`, negated by `list[0]`.
 fn cp_async(f: &mut Form<'_, '_>) -> Lowered {
+    f.inst.aux |= WHOLE;
     let (slot, wide, offset, _) = f.address_parts(Space::Shared)?;
     f.inst.b = slot;
     f.inst.p = offset as u32;
@@ -125,7 +126,14 @@ fn copy<const BYTES: usize, const WORDS: usize>(
         return flow;
     }
     let followed = if checked { reading & !partly } else { 0 };
-    let batch = Batch { site: inst.site, mask, to: &to, from: (&from, followed), data: &data };
+    let batch = Batch {
+        site: inst.site,
+        mask,
+        to: &to,
+        from: (&from, followed),
+        empty: mask & !reading,
+        data: &data,
+    };
     warp.copies.issue(&env.shared, &target, &batch);
     if env.launch.traffic {
         env.count_in_flight(inst.site, mask, warp.copies.bytes_in_flight);
@@ -222,7 +230,8 @@ fn note_sources(
     sizes: &Lanes<u32>,
     bytes: u32,
 ) -> Flow {
-    let access = words::Access { warp, pc, writes: false, strong: false, atomic: false };
+    let access =
+        words::Access { warp, pc, writes: false, strong: false, atomic: false, whole: false };
     let mut flow = global_access(env, access, from, reading & !partly, bytes.into());
     for lane in lanes(partly) {
         if flow == Flow::Next {
@@ -294,43 +303,54 @@ impl Exec for Wait {
         if inst.aux != 0 {
             warp.copies.commit(mask);
         }
-        let Env { shared, races, order, patterns, log, launch, .. } = env;
-        let memory = Memory { launch, shared, local: None };
-        let own = log.as_ref().and_then(|log| log.written());
-        let (mut race, mut changed) = (None, None);
-        let Warp { copies, index, .. } = warp;
-        let access = words::Access {
-            warp: *index,
-            pc: inst.site,
-            writes: true,
-            strong: false,
-            atomic: false,
-        };
-        copies.wait(shared, mask, inst.imm as u32, |copied, lanes| {
-            // The bytes are written now, as far as the other threads can tell.
-            if let (Some(races), Some(order)) = (&mut *races, &*order) {
-                let (offsets, bytes) = (&copied.offsets, copied.bytes as u64);
-                let slot = patterns::Slot::of(copied.site, access.warp);
-                let pattern = patterns.of(slot, offsets, lanes, bytes);
-                let base = pattern.first(offsets) as usize / 4;
-                let layout = pattern.layout();
-                if layout.is_none_or(|l| !races.laid_out(order, access, l, (base, ALL))) {
-                    let found = races.access(order, access, offsets, lanes, bytes);
-                    race = race.or(found.map(|found| (found, bytes)));
-                }
+        land(warp, inst.site, mask, Some(inst.imm as u32), env)
+    }
+}
+
+/// Copies of a thread that exits which read nothing and only write zeros land, unless the order is to be strict: no GPU known takes
+/// longer for them than for a store. Others stay in flight.
+pub(crate) fn land_empty(warp: &mut Warp, pc: u32, mask: Mask, env: &mut Env<'_>) -> Flow {
+    if warp.copies.is_empty() || env.launch.checks.contains(Checks::STRICT_ORDER) {
+        return Flow::Next;
+    }
+    land(warp, pc, mask, None, env)
+}
+
+/// Lets copies of the lanes of a mask land, as [`Copies::wait`](crate::exec::copies::Copies::wait) has it, at an instruction.
+#[inline(always)]
+fn land(warp: &mut Warp, pc: u32, mask: Mask, newest: Option<u32>, env: &mut Env<'_>) -> Flow {
+    let Env { shared, races, order, patterns, log, launch, .. } = env;
+    let memory = Memory { launch, shared, local: None };
+    let own = log.as_ref().and_then(|log| log.written());
+    let (mut race, mut changed) = (None, None);
+    let whole = mask == warp.live && !launch.checks.contains(Checks::STRICT_ORDER);
+    let Warp { copies, index, .. } = warp;
+    let access =
+        words::Access { warp: *index, pc, writes: true, strong: false, atomic: false, whole };
+    copies.wait(shared, mask, newest, |copied, lanes| {
+        // The bytes are written now, as far as the other threads can tell.
+        if let (Some(races), Some(order)) = (&mut *races, &*order) {
+            let (offsets, bytes) = (&copied.offsets, copied.bytes as u64);
+            let slot = patterns::Slot::of(copied.site, access.warp);
+            let pattern = patterns.of(slot, offsets, lanes, bytes);
+            let base = pattern.first(offsets) as usize / 4;
+            let layout = pattern.layout();
+            if layout.is_none_or(|l| !races.laid_out(order, access, l, (base, ALL))) {
+                let found = races.access(order, access, offsets, lanes, bytes);
+                race = race.or(found.map(|found| (found, bytes)));
             }
-            if let (Some(own), None) = (own, changed) {
-                let found = copied.changed(&memory, lanes, |address| own.holds(address));
-                changed = found.map(|found| (found, copied.site));
-            }
-        });
-        if let Some(((lane, address), site)) = changed {
-            return source_changed(env, lane, address, site);
         }
-        match race {
-            None => Flow::Next,
-            Some((race, bytes)) => report_race(env, (access, bytes), &race),
+        if let (Some(own), None) = (own, changed) {
+            let found = copied.changed(&memory, lanes, |address| own.holds(address));
+            changed = found.map(|found| (found, copied.site));
         }
+    });
+    if let Some(((lane, address), site)) = changed {
+        return source_changed(env, lane, address, site);
+    }
+    match race {
+        None => Flow::Next,
+        Some((race, bytes)) => report_race(env, (access, bytes), &race),
     }
 }
 

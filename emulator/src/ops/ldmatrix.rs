@@ -17,7 +17,7 @@ use crate::exec::patterns;
 use crate::exec::warp::Warp;
 use crate::launch::Checks;
 use crate::lower::flow::Slot;
-use crate::lower::form::Form;
+use crate::lower::form::{Form, WHOLE};
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
     Access, Generic, Memory, Refused, Resolve, Shared, addresses, check_races, count, observe,
@@ -52,7 +52,7 @@ fn ldmatrix(f: &mut Form<'_, '_>) -> Lowered {
     let (count, space) = (matrices(f), space(f));
     f.dst_list(Type::B32, count, false)?;
     f.address(space)?;
-    f.inst.aux |= if f.has("trans") { TRANSPOSED } else { 0 };
+    f.inst.aux |= if f.has("trans") { TRANSPOSED | WHOLE } else { WHOLE };
     if space == Space::Shared { f.run::<Load<Shared>>() } else { f.run::<Load<Generic>>() }
 }
 
@@ -60,7 +60,7 @@ fn stmatrix(f: &mut Form<'_, '_>) -> Lowered {
     let (count, space) = (matrices(f), space(f));
     f.address(space)?;
     f.src_list(Type::B32, count, false)?;
-    f.inst.aux |= if f.has("trans") { TRANSPOSED } else { 0 };
+    f.inst.aux |= if f.has("trans") { TRANSPOSED | WHOLE } else { WHOLE };
     if space == Space::Shared { f.run::<Store<Shared>>() } else { f.run::<Store<Generic>>() }
 }
 

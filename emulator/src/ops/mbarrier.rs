@@ -113,8 +113,14 @@ fn ordered(
 ) -> Result<Lanes<u64>, Flow> {
     let objects = objects(warp, inst, mask, env)?;
     let writes = access != Access::Load;
-    let access =
-        words::Access { warp: warp.index, pc: inst.site, writes, strong: false, atomic: false };
+    let access = words::Access {
+        warp: warp.index,
+        pc: inst.site,
+        writes,
+        strong: false,
+        atomic: false,
+        whole: false,
+    };
     match env.shared_access(access, &objects, mask, BYTES) {
         Flow::Next => Ok(objects),
         found => Err(found),

@@ -2,8 +2,8 @@
 //! the words that stand there behind `//~`, and clean kernels, without such a comment, on which every check must
 //! be silent. Each runs under several seeds, on one thread of the host and on several.
 //!
-//! Directives, one a line: `//@ grid X [Y Z]`, `//@ block X [Y Z]`, `//@ shared BYTES`, `//@ steps LIMIT`, and one
-//! for each parameter in order: `//@ NAME zeros BYTES`, `//@ NAME uninit BYTES`, `//@ u32 VALUE`. On a buffer:
+//! Directives, one a line: `//@ grid X [Y Z]`, `//@ block X [Y Z]`, `//@ shared BYTES`, `//@ steps LIMIT`, `//@ checks NAMES`,
+//! and one for each parameter in order: `//@ NAME zeros BYTES`, `//@ NAME uninit BYTES`, `//@ u32 VALUE`. On a buffer:
 //! `//@ forbid|protect|require NAME OFFSET BYTES`, `//@ free NAME`.
 //!
 //! `//~ KIND: WORDS` stands on the line of the finding, `//~ note: WORDS` on that of a note. A race is told at
@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ptx_emulator::{Device, Finding, Launch, LaunchError, Module};
+use ptx_emulator::{Checks, Device, Finding, Launch, LaunchError, Module};
 
 /// Every seed that each kernel runs under.
 const SEEDS: u64 = 8;
@@ -65,6 +65,7 @@ impl Case {
                         shape;
                 }
                 ["shared", bytes] => launch.dynamic_shared_bytes = number(bytes) as u32,
+                ["checks", names] => launch.checks = Checks::parse(names).unwrap(),
                 ["steps", limit] => launch.step_limit = number(limit) as u64,
                 ["u32", value] => params.extend((number(value) as u32).to_le_bytes()),
                 [buffer, fill @ ("zeros" | "uninit"), bytes] => {

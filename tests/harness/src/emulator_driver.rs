@@ -46,12 +46,12 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// An sm_90 of 4 multiprocessors with all checks on.
+    /// An sm_90 of 4 multiprocessors with all checks on, and no order but that of the PTX ISA.
     fn default() -> Self {
         Self {
             seed: 0,
             threads: 0,
-            checks: Checks::ALL,
+            checks: Checks::ALL.with(Checks::STRICT_ORDER),
             traffic: true,
             mma: MmaMode::Fast,
             sm: 90,

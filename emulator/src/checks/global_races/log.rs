@@ -160,7 +160,8 @@ impl Log {
         if bytes == 0 {
             return None;
         }
-        let access = Access { warp: issuer, pc, writes, strong: false, atomic: false };
+        let access =
+            Access { warp: issuer, pc, writes, strong: false, atomic: false, whole: false };
         let kind = kind(access);
         let (warp, clock) = landed.unwrap_or((issuer, order.clock(issuer)));
         let version = self.version(order.others(issuer, lane));

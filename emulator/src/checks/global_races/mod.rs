@@ -219,7 +219,7 @@ impl GlobalRaces {
         let mut log = self.logs[number].take()?;
         let clock = order.clock(warp);
         let stretch = Stretch { address, mask: 1 << lane, stride: 0, bytes };
-        let own = Access { warp, pc, writes, strong: true, atomic: reads && writes };
+        let own = Access { warp, pc, writes, strong: true, atomic: reads && writes, whole: false };
         let own_race = log.own_access(order, own, &stretch);
         order.strong_among(&mut self.objects, access);
         self.strong += 1;

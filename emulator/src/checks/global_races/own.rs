@@ -114,7 +114,8 @@ impl OwnPages {
                 for entry in latest.iter().filter(reads) {
                     let (warp, pc) = (entry.warp.into(), entry.pc);
                     let strong = entry.kind & (STRONG | STRONG_INSIDE) != 0;
-                    let access = Access { warp, pc, writes: false, strong, atomic: false };
+                    let access =
+                        Access { warp, pc, writes: false, strong, atomic: false, whole: false };
                     if let Some(part) = entry.stretch.within(page) {
                         words.remember_read(access, entry.clock, &part);
                     }

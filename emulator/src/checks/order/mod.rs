@@ -133,6 +133,13 @@ struct Class {
 }
 
 impl Class {
+    /// Comes to know what has come together elsewhere.
+    fn take(&mut self, joint: &Joint) {
+        self.knows.join(&joint.knows);
+        self.cta.take(&joint.cta);
+        self.gpu.take(&joint.gpu);
+    }
+
     fn pending(&mut self, scope: Scope) -> &mut Pending {
         match scope {
             Scope::Cta => &mut self.cta,
@@ -199,6 +206,8 @@ pub(crate) struct Order {
     warps: Vec<WarpOrder>,
     arriving: Vec<Joint>,
     complete: Vec<Joint>,
+    /// What threads that have exited had done.
+    exited: Joint,
     /// Addresses at which threads of this CTA have synchronised with each other.
     objects: Objects,
     mbarriers: Phases,
@@ -221,6 +230,7 @@ impl Order {
             list.clear();
             list.resize(OBJECTS, Joint::default());
         }
+        self.exited = Joint::default();
         self.objects.clear();
         self.mbarriers.clear();
         self.agent_clock = 0;
@@ -293,10 +303,18 @@ impl Order {
         joint.gpu.join(&class.gpu, warp as usize, 0, own.present);
     }
 
-    /// The last thread has arrived.
-    pub(crate) fn completed(&mut self, id: u32) {
+    /// The last thread has arrived; at a barrier `for_all`, or has exited.
+    pub(crate) fn completed(&mut self, id: u32, for_all: bool) {
         let at = id as usize % OBJECTS;
         self.complete[at] = std::mem::take(&mut self.arriving[at]);
+        if for_all {
+            self.complete[at].take(&self.exited);
+        }
+    }
+
+    /// Lanes exit: what they have done comes before those that leave a barrier which would have waited for them.
+    pub(crate) fn exit(&mut self, warp: u32, mask: Mask) {
+        self.warps[warp as usize].pass_on(warp as usize, mask, &mut self.exited);
     }
 
     /// Lanes leave a barrier.
@@ -304,10 +322,7 @@ impl Order {
         let joint = &self.complete[id as usize % OBJECTS];
         let own = &mut self.warps[warp as usize];
         let index = own.together(warp as usize, mask);
-        let class = &mut own.classes[index];
-        class.knows.join(&joint.knows);
-        class.cta.take(&joint.cta);
-        class.gpu.take(&joint.gpu);
+        own.classes[index].take(joint);
     }
 
     /// A fence of these lanes.
@@ -392,6 +407,21 @@ impl Order {
 }
 
 impl WarpOrder {
+    /// Adds what the lanes of a mask know and have done.
+    fn pass_on(&mut self, warp: usize, mask: Mask, joint: &mut Joint) {
+        let (present, clock) = (self.present, self.clock);
+        for class in &self.classes {
+            let lanes = class.mask & mask;
+            if lanes != 0 {
+                joint.knows.join(&class.knows);
+                joint.knows.raise(warp, lanes, present, clock);
+                joint.cta.join(&class.cta, warp, lanes, present);
+                joint.gpu.join(&class.gpu, warp, lanes, present);
+            }
+        }
+        self.tick();
+    }
+
     #[inline(always)]
     fn class(&self, lane: usize) -> &Class {
         let all = &self.classes;

@@ -38,18 +38,7 @@ impl Order {
     /// Lanes arrive at an mbarrier: everything that they have done comes before those who wait there.
     pub(crate) fn arrive_at(&mut self, address: u64, warp: u32, mask: Mask) {
         let joint = &mut self.mbarriers.object(address).arriving;
-        let own = &mut self.warps[warp as usize];
-        let (warp, present, clock) = (warp as usize, own.present, own.clock);
-        for class in &own.classes {
-            let lanes = class.mask & mask;
-            if lanes != 0 {
-                joint.knows.join(&class.knows);
-                joint.knows.raise(warp, lanes, present, clock);
-                joint.cta.join(&class.cta, warp, lanes, present);
-                joint.gpu.join(&class.gpu, warp, lanes, present);
-            }
-        }
-        own.tick();
+        self.warps[warp as usize].pass_on(warp as usize, mask, joint);
     }
 
     /// A phase of the mbarrier is complete.
@@ -64,9 +53,7 @@ impl Order {
         let own = &mut self.warps[warp as usize];
         own.separate(mask);
         for class in own.classes.iter_mut().filter(|class| class.mask & mask != 0) {
-            class.knows.join(&joint.knows);
-            class.cta.take(&joint.cta);
-            class.gpu.take(&joint.gpu);
+            class.take(joint);
         }
     }
 

@@ -1,7 +1,9 @@
 //! The usual accesses, many words at a time: of warps whose lanes all know the same, to words whose last accesses all come
 //! before.
 
-use super::{ATOMIC, Access, COPIED, MIXED, PC_BITS, PC_MASK, Records, STRONG, Stamp, Words};
+use super::{
+    ATOMIC, Access, COPIED, MIXED, PC_BITS, PC_MASK, Records, STRONG, Stamp, WHOLE, Words,
+};
 use crate::checks::layout::Layout;
 use crate::checks::order::{LAST_CLOCK, Order};
 use crate::exec::lanes::{ALL, Mask};
@@ -165,6 +167,7 @@ impl<const STEP: usize> Laid<'_, STEP> {
         lanes: &[u32],
     ) -> bool {
         let own = self.access.warp << 27;
+        let whole = if self.access.whole { WHOLE } else { 0 };
         let mut unordered = [0; STEP];
         let chunks = when.as_chunks::<STEP>().0.iter().zip(who.as_chunks::<STEP>().0);
         for ((when, who), lane) in chunks.zip(lanes.as_chunks::<STEP>().0) {
@@ -172,7 +175,8 @@ impl<const STEP: usize> Laid<'_, STEP> {
                 let Stamp(when) = when[index];
                 let mine = (who[index] ^ own) >> 27 == 0;
                 let same_lane = alone(who[index]) == lane[index];
-                let by_warp = (when < limits.all) | (mine & ((when < limits.own) | same_lane));
+                let in_turn = same_lane | (when & whole != 0);
+                let by_warp = (when < limits.all) | (mine & ((when < limits.own) | in_turn));
                 let copied = when & COPIED != 0;
                 let before = (copied & (when < limits.agent)) | (!copied & by_warp);
                 unordered[index] |= u32::from(!before);
@@ -243,10 +247,12 @@ impl<const STEP: usize> Laid<'_, STEP> {
                 if are_before::<STEP>(when, limit, 0) {
                     continue;
                 }
+                let whole = if self.access.whole { WHOLE } else { 0 };
                 let mut late = u32::from(!own);
                 for index in 0..lanes.len() {
                     let same_lane = (who[index] ^ lanes[index]) >> PC_BITS == 0;
-                    late |= u32::from((when[index].0 >= limit) & !same_lane);
+                    let in_turn = same_lane | (when[index].0 & whole != 0);
+                    late |= u32::from((when[index].0 >= limit) & !in_turn);
                 }
                 if late != 0 {
                     return false;
@@ -303,7 +309,7 @@ fn read_again((when, who): (Stamp, u32), stamp: Stamp, new: u32, before_last: u3
 }
 
 // Flags lie below the clock, so that stamps are ordered as clocks are.
-const _: () = assert!((MIXED | COPIED | ATOMIC | STRONG) >> 5 == 0);
+const _: () = assert!((MIXED | COPIED | ATOMIC | STRONG | WHOLE) >> 5 == 0);
 
 #[cfg(test)]
 mod tests {
@@ -344,7 +350,7 @@ mod tests {
                 0 => order.sync_lanes(random.below(2) as u32, ALL),
                 1 => {
                     (0..2).for_each(|warp| order.arrive(0, warp, ALL));
-                    order.completed(0);
+                    order.completed(0, true);
                     (0..2).for_each(|warp| order.leave(0, warp, ALL));
                 }
                 _ => {}
@@ -361,6 +367,7 @@ mod tests {
                 writes: random.below(3) == 0,
                 strong: false,
                 atomic: false,
+                whole: random.below(3) == 0,
             };
             let (layout, base) = layout(&at, mask, bytes);
             let whole = lanes(mask).all(|lane| at.0[lane] as usize / 4 < WORDS - LANES);
@@ -398,7 +405,8 @@ mod tests {
         words.reset(WORDS, 1);
         let at = Lanes(std::array::from_fn(|lane| 64 + 4 * lane as u64));
         let (layout, base) = layout(&at, ALL, 4);
-        let access = Access { warp: 0, pc: 5, writes: true, strong: false, atomic: false };
+        let access =
+            Access { warp: 0, pc: 5, writes: true, strong: false, atomic: false, whole: false };
         assert!(words.laid_out(&order, access, &layout, (base, 0b101)));
         let written = |&word: &usize| words.writes.when[word].0 != 0;
         assert_eq!((0..WORDS).filter(written).collect::<Vec<_>>(), [16, 18]);
