@@ -64,8 +64,9 @@ pub(crate) struct Inst {
     pub(crate) aux: u32,
     /// Index of the register checks, [`UNTRACKED`] if there are none.
     pub(crate) tracked: u32,
-    /// How many instructions without guard and register checks come one after the other, this one being the first of them.
-    pub(crate) plain: u32,
+    /// How many instructions without guard and register checks come one after the other, this one being the first of them, and
+    /// how many without guard.
+    pub(crate) plain: [u16; 2],
     /// Its own index in the code.
     pub(crate) site: u32,
     /// Address offset or another constant.

@@ -6,7 +6,7 @@
 //! in a loop do not wait for ever.
 
 use super::env::Env;
-use super::inst::{Flow, UNTRACKED};
+use super::inst::{Flow, Inst, UNTRACKED};
 use super::lanes::{Mask, lanes};
 use super::warp::{CREDIT, Group, State, Warp};
 use crate::checks::{registers, taint};
@@ -71,6 +71,8 @@ pub(crate) fn run_warp(warp: &mut Warp, env: &mut Env<'_>, turn: u64) -> (Stop, 
 fn choose(warp: &mut Warp, env: &Env<'_>) -> Option<usize> {
     if warp.groups.len() > 1 {
         merge(warp);
+    } else if warp.groups[0].state == State::Ready {
+        return Some(0);
     }
     let ready = |group: &Group| match group.state {
         State::Ready => true,
@@ -131,11 +133,13 @@ fn merge(warp: &mut Warp) {
 }
 
 /// Runs one group until it has to be considered again.
+#[inline(never)]
 fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Pause {
     let code = env.launch.kernel.code.as_slice();
     let check_registers = env.launch.checks.contains(Checks::REGISTERS);
     let group = warp.groups[index];
     let (mut pc, active) = (group.pc, group.mask);
+    let threads = active.count_ones();
     let others = warp.groups.len() > 1;
     let tainted = warp.taint.is_some();
     // Where another group waits or stands: reaching it means that they may merge.
@@ -149,20 +153,19 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
     while left > 0 && pc < limit {
         // Instructions without guard and checks, one after the other, are all that most kernels run.
         let most = u32::try_from(left).unwrap_or(u32::MAX).min(limit - pc);
-        let plain = if tainted { 0 } else { code[pc as usize].plain.min(most) };
+        let [plain, unguarded] = code[pc as usize].plain;
+        let plain = if check_registers { plain } else { unguarded };
+        let plain = if tainted { 0 } else { u32::from(plain).min(most) };
         let mut flow = Flow::Next;
-        let mut done = 0;
-        for inst in &code[pc as usize..(pc + plain) as usize] {
-            flow = inst.execute(warp, active, env);
-            if flow != Flow::Next {
+        if plain != 0 {
+            let stretch = &code[pc as usize..(pc + plain) as usize];
+            let done;
+            (done, flow) = run_plain(warp, env, stretch, active);
+            pc += done;
+            left -= u64::from(done);
+            if flow == Flow::Next && (left == 0 || pc >= limit) {
                 break;
             }
-            done += 1;
-        }
-        pc += done;
-        left -= u64::from(done);
-        if flow == Flow::Next && (left == 0 || pc >= limit) {
-            break;
         }
         left -= 1;
         let inst = &code[pc as usize];
@@ -174,12 +177,20 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
                 pause = Pause::Fault(pc);
                 break;
             }
-            if mask != active {
-                env.tally.take_back(pc, active, active & !mask);
-            }
-            if mask != 0 {
+            if mask == 0 {
+                env.tally.take_back(pc, (1, threads));
+            } else {
+                if mask != active {
+                    env.tally.take_back(pc, (0, (active & !mask).count_ones()));
+                }
                 flow = inst.execute(warp, mask, env);
             }
+        }
+        if flow == Flow::Branch && mask == active {
+            env.tally.add(start, pc + 1, threads);
+            pc = inst.aux;
+            start = pc;
+            continue;
         }
         match flow {
             Flow::Next => {
@@ -198,11 +209,6 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
                 pc += 1;
                 break;
             }
-            Flow::Branch if mask == active => {
-                env.tally.add(start, pc + 1, active);
-                pc = inst.aux;
-                start = pc;
-            }
             Flow::Fault => {
                 pause = Pause::Fault(pc);
                 break;
@@ -212,7 +218,7 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
                     let left = if flow == Flow::Meet { mask & !env.waiting } else { mask };
                     after(warp, env, pc, left);
                 }
-                env.tally.add(start, pc + 1, active);
+                env.tally.add(start, pc + 1, threads);
                 warp.steps += budget - left;
                 if flow == Flow::Branch && inst.m != 0 {
                     let lane = mask.trailing_zeros() as usize;
@@ -225,13 +231,26 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
             }
         }
     }
-    env.tally.add(start, pc, active);
+    env.tally.add(start, pc, threads);
     let used = budget - left;
     warp.steps += used;
     let group = &mut warp.groups[index];
     group.pc = pc;
     group.credit = group.credit.saturating_sub(if others { used as u32 } else { 0 });
     pause
+}
+
+/// Runs instructions that have no guard and no checks. Gives how many there were before one that does not simply lead to the
+/// next, and what that one asks for. A function of its own, so that the processor's registers hold all it needs.
+#[inline(never)]
+fn run_plain(warp: &mut Warp, env: &mut Env<'_>, code: &[Inst], active: Mask) -> (u32, Flow) {
+    for inst in code {
+        let flow = inst.execute(warp, active, env);
+        if flow != Flow::Next {
+            return (inst.site - code[0].site, flow);
+        }
+    }
+    (code.len() as u32, Flow::Next)
 }
 
 /// Splits a group after an instruction that its lanes leave in different ways.
@@ -242,7 +261,7 @@ fn part(warp: &mut Warp, env: &mut Env<'_>, index: usize, pc: u32, mask: Mask, f
     if let Flow::Meet | Flow::Barrier | Flow::Retry = flow {
         // These lanes come back to the instruction; it is counted when they leave it.
         let back = if flow == Flow::Meet { env.waiting } else { mask };
-        env.tally.take_back(pc, mask, back);
+        env.tally.take_back(pc, (u32::from(back == mask), back.count_ones()));
     }
     let below = match flow {
         Flow::Call => group.depth + 1,
@@ -327,6 +346,7 @@ fn after(warp: &mut Warp, env: &mut Env<'_>, pc: u32, mask: Mask) {
         taint::after(warp, env, pc, mask);
     }
 }
+
 /// Executes the instruction at which a group waits for the end of the round.
 pub(crate) fn commit(warp: &mut Warp, env: &mut Env<'_>, mask: Mask) -> Option<Stop> {
     let index = warp.groups.iter().position(|g| g.mask & mask != 0 && g.state == State::Defer)?;

@@ -1,6 +1,5 @@
 //! How often each instruction ran.
 
-use super::lanes::Mask;
 use crate::counters::Count;
 
 /// Counts by program counter. What the same lanes execute one after the other is noted where it begins and where it
@@ -15,24 +14,26 @@ impl Tally {
         Tally { steps: vec![Count::default(); instructions + 1] }
     }
 
+    #[inline(always)]
     fn step(&mut self, pc: u32, warps: u64, threads: u64) {
         let step = &mut self.steps[pc as usize];
         step.warps = step.warps.wrapping_add(warps);
         step.threads = step.threads.wrapping_add(threads);
     }
 
-    /// These lanes have executed the instructions from `start` to before `end`.
+    /// So many lanes of a warp have executed the instructions from `start` to before `end`.
     #[inline(always)]
-    pub(crate) fn add(&mut self, start: u32, end: u32, lanes: Mask) {
-        let threads = u64::from(lanes.count_ones());
+    pub(crate) fn add(&mut self, start: u32, end: u32, lanes: u32) {
+        let threads = u64::from(lanes);
         self.step(start, 1, threads);
         self.step(end, 1_u64.wrapping_neg(), threads.wrapping_neg());
     }
 
-    /// Of an instruction that counts for `lanes`, these did not take part: they are masked out, or come back to it.
+    /// Of what an instruction counts for, so many warps (one where no lane is left) and lanes did not take part: they are
+    /// masked out, or come back to it.
     #[inline(always)]
-    pub(crate) fn take_back(&mut self, pc: u32, lanes: Mask, absent: Mask) {
-        let (warps, threads) = (u64::from(lanes == absent), u64::from(absent.count_ones()));
+    pub(crate) fn take_back(&mut self, pc: u32, (warps, lanes): (u32, u32)) {
+        let (warps, threads) = (u64::from(warps), u64::from(lanes));
         self.step(pc, warps.wrapping_neg(), threads.wrapping_neg());
         self.step(pc + 1, warps, threads);
     }

@@ -1,5 +1,8 @@
 //! Code for the vector instructions of the processor at hand, outside of handlers.
 
+#[cfg(target_arch = "x86_64")]
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 /// Work whose loops over lanes are to become vector code. Implementations are `#[inline(always)]`, so that [`call`]
 /// can compile them for the processor.
 pub(crate) trait Routine {
@@ -20,18 +23,26 @@ pub(super) use with_features;
 /// Whether the processor has every one of these features.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn is_available() -> bool {
-    use std::sync::OnceLock;
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| {
-        is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("bmi1")
-            && is_x86_feature_detected!("bmi2")
-            && is_x86_feature_detected!("f16c")
-            && is_x86_feature_detected!("lzcnt")
-            && is_x86_feature_detected!("popcnt")
-    })
+pub(crate) fn is_available() -> bool {
+    FOUND.load(Relaxed) || detect()
+}
+
+/// Set once the features have been found.
+#[cfg(target_arch = "x86_64")]
+static FOUND: AtomicBool = AtomicBool::new(false);
+
+#[cfg(target_arch = "x86_64")]
+#[cold]
+fn detect() -> bool {
+    let found = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt");
+    FOUND.store(found, Relaxed);
+    found
 }
 
 with_features! {

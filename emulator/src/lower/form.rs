@@ -87,7 +87,7 @@ impl<'f, 's> Form<'f, 's> {
             m: 0,
             aux: 0,
             tracked: UNTRACKED,
-            plain: 0,
+            plain: [0; 2],
             site: 0,
             imm: 0,
             list: Box::default(),

@@ -103,12 +103,15 @@ fn tracks(body: &mut Body<'_>, plan: &Plan) -> Vec<Track> {
             inst.tracked = tracks.len() as u32;
             tracks.push(Track { guard, reads, writes });
         }
-        inst.plain = u32::from(!meta.guarded && inst.tracked == UNTRACKED);
+        let plain = !meta.guarded && inst.tracked == UNTRACKED;
+        inst.plain = [plain, !meta.guarded].map(u16::from);
     }
-    let mut following = 0;
+    let mut following = [0_u16; 2];
     for inst in body.code.iter_mut().rev() {
-        following = if inst.plain == 0 { 0 } else { following + 1 };
-        inst.plain = following;
+        for (count, following) in inst.plain.iter_mut().zip(&mut following) {
+            *following = if *count == 0 { 0 } else { following.saturating_add(1) };
+            *count = *following;
+        }
     }
     tracks
 }

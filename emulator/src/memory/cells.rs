@@ -2,12 +2,14 @@
 //!
 //! CTAs run on several threads of the host over one memory. A kernel that races must not make the
 //! emulator itself undefined, so every access is a relaxed atomic of its natural size, which on
-//! every host we know compiles to the plain load or store. This module and its child are the only ones of the
-//! crate that turn offsets into pointers.
+//! every host we know compiles to the plain load or store. This module and its children are the only ones of
+//! the crate that turn offsets into pointers.
 
 #![allow(unsafe_code)]
 
 pub(crate) mod spots;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod vectors;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;

@@ -1,7 +1,7 @@
 //! Finds the memory that a whole warp accesses, in one step where all lanes stay in one region.
 
 use super::access::{Access, Memory, Refused};
-use super::cells::spots::{Spots, Words};
+use super::cells::spots::Spots;
 use super::region::{FORBIDDEN, IN_FLIGHT, INIT, READ_ONLY, Region};
 use super::{FIRST_OFFSET, GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use crate::exec::lanes::{LANES, Lanes, Mask, lanes};
@@ -18,22 +18,20 @@ pub(crate) fn place<'m, const BYTES: usize>(
     mask: Mask,
     spots: &mut Spots<BYTES>,
 ) -> Option<&'m Region> {
+    let first = addresses.0[mask.trailing_zeros() as usize % LANES];
     let (region, window) = match space {
         Space::Shared => (memory.shared, 0),
         Space::Param => (memory.launch.params, 0),
-        Space::Local => (memory.local?, 0),
-        Space::Global | Space::Const => {
-            return place_in_global(memory, hint, addresses, mask, spots);
-        }
+        Space::Local => return place_in_local(memory, 0, addresses, mask, spots),
+        Space::Global | Space::Const => (global::<BYTES>(memory, hint, first)?, 0),
         _ => {
-            let first = addresses.0[mask.trailing_zeros() as usize % LANES];
             let inside = |window: u64| first.wrapping_sub(window) < WINDOW_BYTES;
             if first >= GLOBAL_BASE {
-                return place_in_global(memory, hint, addresses, mask, spots);
+                (global::<BYTES>(memory, hint, first)?, 0)
             } else if inside(SHARED_WINDOW) {
                 (memory.shared, SHARED_WINDOW)
             } else if inside(LOCAL_WINDOW) {
-                (memory.local?, LOCAL_WINDOW)
+                return place_in_local(memory, LOCAL_WINDOW, addresses, mask, spots);
             } else if inside(PARAM_WINDOW) {
                 (memory.launch.params, PARAM_WINDOW)
             } else {
@@ -41,34 +39,38 @@ pub(crate) fn place<'m, const BYTES: usize>(
             }
         }
     };
-    if space == Space::Local || window == LOCAL_WINDOW {
-        let own = region.bytes / LANES as u64;
-        let placed = spots.place(addresses, mask, window + FIRST_OFFSET, own) && spots.part(own);
-        return placed.then_some(region);
-    }
     spots.place(addresses, mask, window + region.base, region.bytes).then_some(region)
 }
 
-#[inline(always)]
-fn place_in_global<'m, const BYTES: usize>(
+#[inline(never)]
+fn place_in_local<'m, const BYTES: usize>(
     memory: &Memory<'m>,
-    hint: &mut u32,
+    window: u64,
     addresses: &Lanes<u64>,
     mask: Mask,
     spots: &mut Spots<BYTES>,
 ) -> Option<&'m Region> {
+    let region = memory.local?;
+    let own = region.bytes / LANES as u64;
+    let placed = spots.place(addresses, mask, window + FIRST_OFFSET, own) && spots.part(own);
+    placed.then_some(region)
+}
+
+/// The allocation that an address lies in.
+#[inline(always)]
+fn global<'m, const BYTES: usize>(
+    memory: &Memory<'m>,
+    hint: &mut u32,
+    address: u64,
+) -> Option<&'m Region> {
     let table = memory.launch.memory;
-    let first = addresses.0[mask.trailing_zeros() as usize % LANES];
     let hinted = table.allocations.get(*hint as usize).map(|allocation| &allocation.region);
-    let region = match hinted.filter(|region| region.offset(first, BYTES as u64).is_some()) {
-        Some(region) => region,
-        None => {
-            let index = table.live(first, BYTES as u64)?;
-            *hint = index as u32;
-            &table.allocations[index].region
-        }
-    };
-    spots.place(addresses, mask, region.base, region.bytes).then_some(region)
+    if let Some(region) = hinted.filter(|region| region.offset(address, BYTES as u64).is_some()) {
+        return Some(region);
+    }
+    let index = table.live(address, BYTES as u64)?;
+    *hint = index as u32;
+    Some(&table.allocations[index].region)
 }
 
 /// Visits the lanes of `mask` one after the other, for those that lie in different regions or of which one is at fault:
@@ -112,7 +114,7 @@ impl Region {
         &self,
         spots: &Spots<BYTES>,
         mask: Mask,
-        words: &Words<WORDS>,
+        words: [&Lanes<u32>; WORDS],
     ) {
         self.data.at(spots).store(mask, words);
         self.shadow.at(spots).fill(mask, INIT);
@@ -124,33 +126,45 @@ impl Region {
         &self,
         spots: &Spots<BYTES>,
         mask: Mask,
-        words: &Words<WORDS>,
+        words: [&Lanes<u32>; WORDS],
+    ) -> Mask {
+        if !spots.are_apart() {
+            return self.store_compared_slowly(spots, mask, words) & mask;
+        }
+        let keep = if BYTES < 4 { (1 << (8 * BYTES % 32)) - 1 } else { u32::MAX };
+        let mut have = [Lanes([0; LANES]); WORDS];
+        self.data.at(spots).load(have.each_mut());
+        let mut same = 0;
+        for lane in 0..LANES {
+            let mut differs = 0;
+            for word in 0..WORDS {
+                differs |= have[word].0[lane] ^ words[word].0[lane] & keep;
+            }
+            same |= u32::from(differs == 0) << lane;
+        }
+        same &= self.permits(spots, Access::Load);
+        self.store_spots(spots, mask, words);
+        same & mask
+    }
+
+    /// As [`Region::store_spots_compared`], where a lane may find what one before it has just stored.
+    #[inline(never)]
+    fn store_compared_slowly<const BYTES: usize, const WORDS: usize>(
+        &self,
+        spots: &Spots<BYTES>,
+        mask: Mask,
+        words: [&Lanes<u32>; WORDS],
     ) -> Mask {
         let keep = if BYTES < 4 { (1 << (8 * BYTES % 32)) - 1 } else { u32::MAX };
         let (data, shadow) = (self.data.at(spots), self.shadow.at(spots));
         let mut same = 0;
-        if spots.are_apart() {
-            let mut have = [Lanes([0; LANES]); WORDS];
-            data.load(&mut have);
-            for lane in 0..LANES {
-                let mut differs = 0;
-                for word in 0..WORDS {
-                    differs |= have[word].0[lane] ^ words[word].0[lane] & keep;
-                }
-                same |= u32::from(differs == 0) << lane;
-            }
-            same &= self.permits(spots, Access::Load);
-            self.store_spots(spots, mask, words);
-        } else {
-            // A lane may find what one before it has just stored.
-            for lane in lanes(mask) {
-                let new: [u32; WORDS] = std::array::from_fn(|word| words[word].0[lane] & keep);
-                let readable = shadow.lane_equals(lane, INIT | FORBIDDEN | IN_FLIGHT, INIT);
-                same |= u32::from(readable && data.load_lane(lane) == new) << lane;
-                data.store_lane(lane, new);
-                shadow.fill(1 << lane, INIT);
-            }
+        for lane in lanes(mask) {
+            let new: [u32; WORDS] = std::array::from_fn(|word| words[word].0[lane] & keep);
+            let readable = shadow.lane_equals(lane, INIT | FORBIDDEN | IN_FLIGHT, INIT);
+            same |= u32::from(readable && data.load_lane(lane) == new) << lane;
+            data.store_lane(lane, new);
+            shadow.fill(1 << lane, INIT);
         }
-        same & mask
+        same
     }
 }

@@ -23,7 +23,7 @@ use crate::memory::access::{
     Access, Generic, Memory, Refused, Resolve, Shared, addresses, check_races, count, observe,
     refuse,
 };
-use crate::memory::cells::spots::{Spots, Words};
+use crate::memory::cells::spots::Spots;
 use crate::memory::find;
 use crate::types::{Class, Space, Type};
 
@@ -224,10 +224,11 @@ impl<R: Resolve + 'static> Exec for Store<R> {
                 }
             }
         }
-        let unchanging = match store_rows(&memory(warp, env), R::SPACE, &at, lanes, &words) {
-            Ok(unchanging) => unchanging,
-            Err(refused) => return refuse::<R>(env, warp.local.as_ref(), refused),
-        };
+        let unchanging =
+            match store_rows(&memory(warp, env), R::SPACE, &at, lanes, words.each_ref()) {
+                Ok(unchanging) => unchanging,
+                Err(refused) => return refuse::<R>(env, warp.local.as_ref(), refused),
+            };
         if warp.taint.is_some() && store_undefined::<R>(warp, env, inst, &at) == Flow::Fault {
             return Flow::Fault;
         }
@@ -272,7 +273,7 @@ fn store_rows(
     space: Space,
     at: &Lanes<u64>,
     mask: Mask,
-    words: &Words<4>,
+    words: [&Lanes<u32>; 4],
 ) -> Result<Mask, Refused> {
     let checked = memory.launch.checks.contains(Checks::MEMORY);
     let mut spots = Spots::<ROW_BYTES>::nowhere();

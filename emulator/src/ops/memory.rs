@@ -10,7 +10,7 @@ use crate::checks::taint;
 use crate::error::Fault;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{LANES, Lanes, Mask, Registers, lanes};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers, lanes};
 use crate::exec::patterns;
 use crate::exec::warp::Warp;
 use crate::exec::wide::{self, Routine};
@@ -22,7 +22,8 @@ use crate::memory::access::{
     Access, Generic, Global, Local, Memory, Param, Refused, Shared, addresses, check_races, count,
     observe, refuse,
 };
-use crate::memory::cells::spots::{Spots, Words};
+use crate::memory::cells::spots::Spots;
+use crate::memory::region::Region;
 use crate::memory::{GLOBAL_BASE, WINDOW_BYTES, find};
 use crate::types::{Class, Kind, Space, Type};
 
@@ -53,22 +54,25 @@ struct Elements {
 impl Elements {
     fn pack(self, inst: &mut Inst) {
         inst.m = SPACES.iter().position(|&s| s == self.space).unwrap_or(0) as u32;
-        inst.p = self.bytes | u32::from(self.signed) << 8 | self.register << 16;
+        let wordwise = if self.are_words(inst.list.len()) { WORDWISE } else { 0 };
+        inst.p = self.bytes | u32::from(self.signed) << 8 | self.register << 16 | wordwise;
     }
 
     #[inline(always)]
     fn of(inst: &Inst) -> Elements {
         let space = SPACES[inst.m as usize % SPACES.len()];
-        let (bytes, signed, register) = (inst.p & 0xff, inst.p >> 8 & 1 != 0, inst.p >> 16);
+        let (bytes, signed, register) = (inst.p & 0xff, inst.p >> 8 & 1 != 0, inst.p >> 16 & 0xff);
         Elements { space, bytes, signed, register }
     }
 
     /// Whether registers are filled with words of memory as they are.
-    #[inline(always)]
     fn are_words(self, count: usize) -> bool {
         self.register <= 32 && (self.bytes == 4 || self.bytes < 4 && count == 1 && !self.signed)
     }
 }
+
+/// Flag in [`Inst::p`]: [`Elements::are_words`].
+const WORDWISE: u32 = 1 << 31;
 
 /// The spaces that [`Elements`] can name.
 const SPACES: [Space; 5] =
@@ -125,25 +129,22 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Load<BYTES, WORDS> {
         let mut spots = Spots::<BYTES>::nowhere();
         let region = find::place(&memory, elements.space, &mut hint, &at, mask, &mut spots)
             .filter(|region| !checked || mask & !region.permits(&spots, Access::Load) == 0);
-        let mut words = [Lanes([0; LANES]); WORDS];
         let mut missing = None;
-        if let Some(region) = region {
-            region.data.at(&spots).load(&mut words);
-        } else {
-            match load_one_by_one::<BYTES, WORDS>(warp, env, elements.space, &at, mask, &mut words)
-            {
+        match region {
+            Some(region)
+                if mask == ALL
+                    && load_straight::<BYTES, WORDS>(&mut warp.regs, inst, region, &spots) => {}
+            Some(region) => {
+                let mut words = [Lanes([0; LANES]); WORDS];
+                region.data.at(&spots).load(words.each_mut());
+                deliver(&mut warp.regs, inst, mask, &words);
+            }
+            None => match load_one_by_one::<BYTES, WORDS>(warp, env, inst, &at, mask) {
                 Ok(found) => missing = found,
                 Err(flow) => return flow,
-            }
+            },
         }
         env.hints[inst.site as usize] = hint;
-        if elements.are_words(inst.list.len()) {
-            for (&slot, words) in inst.list.iter().zip(&words) {
-                warp.regs.write(slot, mask, words);
-            }
-        } else {
-            wide::call(Deliver { regs: &mut warp.regs, inst, mask, words: &words });
-        }
         if env.launch.traffic {
             env.count_in_flight(inst.site, mask, warp.copies.bytes_in_flight);
         }
@@ -156,6 +157,38 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Load<BYTES, WORDS> {
             }
             _ => flow,
         }
+    }
+}
+
+/// Loads into the registers that an instruction names, if these are filled with words of memory as they are.
+#[inline(always)]
+fn load_straight<const BYTES: usize, const WORDS: usize>(
+    regs: &mut Registers,
+    inst: &Inst,
+    region: &Region,
+    spots: &Spots<BYTES>,
+) -> bool {
+    if inst.p & WORDWISE == 0 {
+        return false;
+    }
+    let Ok(slots) = <[u32; WORDS]>::try_from(&*inst.list) else { return false };
+    // A register that is named twice takes what comes last.
+    let Ok(out) = regs.words.get_disjoint_mut(slots.map(|slot| slot as usize)) else {
+        return false;
+    };
+    region.data.at(spots).load(out);
+    true
+}
+
+/// Puts what was loaded into the registers that an instruction names.
+#[inline(never)]
+fn deliver(regs: &mut Registers, inst: &Inst, mask: Mask, words: &[Lanes<u32>]) {
+    if inst.p & WORDWISE != 0 {
+        for (&slot, words) in inst.list.iter().zip(words) {
+            regs.write(slot, mask, words);
+        }
+    } else {
+        wide::call(Deliver { regs, inst, mask, words });
     }
 }
 
@@ -271,14 +304,14 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Store<BYTES, WORDS> {
         }
         let at = addresses(&warp.regs, inst);
         let elements = Elements::of(inst);
-        let mut words = [Lanes([0; LANES]); WORDS];
-        if elements.are_words(inst.list.len()) {
-            for (&slot, words) in inst.list.iter().zip(&mut words) {
-                *words = warp.regs.words[slot as usize];
-            }
+        let mut collected;
+        let words: [&Lanes<u32>; WORDS] = if inst.p & WORDWISE != 0 && inst.list.len() == WORDS {
+            std::array::from_fn(|word| &warp.regs.words[inst.list[word] as usize])
         } else {
-            wide::call(Collect { regs: &warp.regs, inst, words: &mut words });
-        }
+            collected = [Lanes([0; LANES]); WORDS];
+            wide::call(Collect { regs: &warp.regs, inst, words: &mut collected });
+            collected.each_ref()
+        };
         let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
         let checked = env.launch.checks.contains(Checks::MEMORY);
         // Lanes whose store leaves every byte as it was: threads that write the same value (replicated results, as
@@ -289,13 +322,13 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Store<BYTES, WORDS> {
         let region = find::place(&memory, elements.space, &mut hint, &at, mask, &mut spots)
             .filter(|region| !checked || mask & !region.permits(&spots, Access::Store) == 0);
         let unchanging = match region {
-            Some(region) if compared => region.store_spots_compared(&spots, mask, &words),
+            Some(region) if compared => region.store_spots_compared(&spots, mask, words),
             Some(region) => {
-                region.store_spots(&spots, mask, &words);
+                region.store_spots(&spots, mask, words);
                 0
             }
             None => {
-                match store_one_by_one::<BYTES, WORDS>(warp, env, elements.space, &at, mask, &words)
+                match store_one_by_one::<BYTES, WORDS>(warp, env, elements.space, &at, mask, words)
                 {
                     Ok(unchanging) if compared => unchanging,
                     Ok(_) => 0,
@@ -352,15 +385,16 @@ fn has_races(checks: Checks) -> bool {
 /// that shared or local memory was never written, the load is carried out and these bytes are given back, lane by lane.
 #[inline(never)]
 fn load_one_by_one<const BYTES: usize, const WORDS: usize>(
-    warp: &Warp,
+    warp: &mut Warp,
     env: &mut Env<'_>,
-    space: Space,
+    inst: &Inst,
     at: &Lanes<u64>,
     mask: Mask,
-    words: &mut Words<WORDS>,
 ) -> Result<Option<Box<Lanes<u32>>>, Flow> {
+    let space = Elements::of(inst).space;
     let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
     let how = (Access::Load, env.launch.checks.contains(Checks::MEMORY));
+    let mut words = [Lanes([0; LANES]); WORDS];
     let visited =
         find::one_by_one::<BYTES>(&memory, space, at, mask, how, |lane, region, spots| {
             let loaded: [u32; WORDS] = region.data.at(spots).load_lane(lane);
@@ -368,7 +402,10 @@ fn load_one_by_one<const BYTES: usize, const WORDS: usize>(
                 words.0[lane] = word;
             }
         });
-    let Err(refused) = visited else { return Ok(None) };
+    let Err(refused) = visited else {
+        deliver(&mut warp.regs, inst, mask, &words);
+        return Ok(None);
+    };
     let mut missing = Box::new(Lanes([0; LANES]));
     for lane in lanes(mask) {
         let found = in_space!(space, R => unwritten::<R>(&memory, lane, at.0[lane], BYTES as u64));
@@ -383,6 +420,7 @@ fn load_one_by_one<const BYTES: usize, const WORDS: usize>(
             words.0[lane] = u32::from_le_bytes(word);
         }
     }
+    deliver(&mut warp.regs, inst, mask, &words);
     Ok(Some(missing))
 }
 
@@ -394,7 +432,7 @@ fn store_one_by_one<const BYTES: usize, const WORDS: usize>(
     space: Space,
     at: &Lanes<u64>,
     mask: Mask,
-    words: &Words<WORDS>,
+    words: [&Lanes<u32>; WORDS],
 ) -> Result<Mask, Flow> {
     let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
     let how = (Access::Store, env.launch.checks.contains(Checks::MEMORY));

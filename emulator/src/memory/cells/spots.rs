@@ -1,21 +1,37 @@
 //! What a whole warp accesses, checked at once.
 
+use std::mem::MaybeUninit;
+
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+use super::vectors;
 use super::{Cell, Cells};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+use crate::exec::wide;
 use crate::memory::region::spread;
 
-/// Where each lane of a warp accesses `BYTES` bytes (S1: `len` is `u64::MAX`, or for every lane `offset` is a multiple of
-/// `BYTES` and `offset + BYTES <= len`; kept by the methods of this type, which alone write these fields). Lanes that
-/// take no part have such an offset too, of no meaning.
+/// Code for processors that have what [`vectors`] needs, which is to return; what follows it does the same without.
+macro_rules! with_vectors {
+    ($($code:tt)*) => {
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+        if wide::is_available() {
+            $($code)*
+        }
+    };
+}
+
+/// Where each lane of a warp accesses `BYTES` bytes (S1: `len` is `u64::MAX`, or `offsets` is set and for every lane the offset
+/// is a multiple of `BYTES` and `offset + BYTES <= len`; kept by the methods of this type, which alone write these fields).
+/// Lanes that take no part have such an offset too, of no meaning.
 pub(crate) struct Spots<const BYTES: usize> {
-    offsets: Lanes<u64>,
+    offsets: MaybeUninit<Lanes<u64>>,
     len: u64,
     shape: Shape,
 }
 
 /// How the places of the lanes lie to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+pub(super) enum Shape {
     /// One after the other, without gaps, from a multiple of 8 bytes on.
     Straight,
     /// All the same.
@@ -23,14 +39,11 @@ enum Shape {
     Any,
 }
 
-/// What the bytes of an access hold, in words; of fewer than four bytes the upper ones are zero.
-pub(crate) type Words<const WORDS: usize> = [Lanes<u32>; WORDS];
-
 impl<const BYTES: usize> Spots<BYTES> {
     /// Places in no memory: filled in by [`Spots::place`], where they lie rather than being moved there.
     #[inline(always)]
     pub(crate) fn nowhere() -> Self {
-        Spots { offsets: Lanes([0; LANES]), len: u64::MAX, shape: Shape::Any }
+        Spots { offsets: MaybeUninit::uninit(), len: u64::MAX, shape: Shape::Any }
     }
 
     /// The places at `addresses`, if those of all lanes of `mask` are aligned and lie in the `len` bytes from `base` on.
@@ -45,29 +58,18 @@ impl<const BYTES: usize> Spots<BYTES> {
     ) -> bool {
         const { assert!(BYTES.is_power_of_two() && BYTES <= 32) };
         self.len = u64::MAX;
-        let Some(last) = len.checked_sub(BYTES as u64) else { return false };
-        if mask == ALL {
-            for lane in 0..LANES {
-                self.offsets.0[lane] = addresses.0[lane].wrapping_sub(base);
+        let (bytes, offsets) = (BYTES as u64, &mut self.offsets);
+        let Some(last) = len.checked_sub(bytes) else { return false };
+        let shape = 'shape: {
+            with_vectors! {
+                // SAFETY: AVX2 is there.
+                break 'shape unsafe { vectors::place(addresses, mask, (base, last), bytes, offsets) };
             }
-        } else {
-            let first = addresses.0[mask.trailing_zeros() as usize % LANES];
-            for lane in 0..LANES {
-                let taken = if mask >> lane & 1 != 0 { addresses.0[lane] } else { first };
-                self.offsets.0[lane] = taken.wrapping_sub(base);
-            }
-        }
-        // Offsets and `last` are below 2⁶³, so that the top bit of a difference tells which one is larger.
-        let (mut bits, mut beyond) = (0, 0);
-        for lane in 0..LANES {
-            bits |= self.offsets.0[lane];
-            beyond |= last.wrapping_sub(self.offsets.0[lane]);
-        }
-        let aligned = (bits | base).is_multiple_of(BYTES as u64);
-        if (bits | beyond | last) >> 63 != 0 || !aligned {
-            return false;
-        }
-        self.shape = Shape::of::<BYTES>(&self.offsets);
+            #[allow(unreachable_code)]
+            place_slowly(addresses, mask, (base, last), bytes, offsets)
+        };
+        let Some(shape) = shape else { return false };
+        self.shape = shape;
         self.len = len;
         true
     }
@@ -81,10 +83,12 @@ impl<const BYTES: usize> Spots<BYTES> {
             return false;
         }
         // Offset l * pitch + o is a multiple as both are, and l * pitch + o + BYTES <= (l + 1) * pitch <= 32 * pitch.
+        // SAFETY: S1, as `len` is at most `pitch`.
+        let offsets = unsafe { self.offsets.assume_init_mut() };
         for lane in 0..LANES {
-            self.offsets.0[lane] += lane as u64 * pitch;
+            offsets.0[lane] += lane as u64 * pitch;
         }
-        self.shape = Shape::of::<BYTES>(&self.offsets);
+        self.shape = Shape::of(offsets, BYTES as u64);
         self.len = LANES as u64 * pitch;
         true
     }
@@ -96,50 +100,39 @@ impl<const BYTES: usize> Spots<BYTES> {
     }
 }
 
-impl Shape {
-    #[inline(always)]
-    fn of<const BYTES: usize>(offsets: &Lanes<u64>) -> Shape {
-        let Lanes(at) = offsets;
-        let (first, distance) = (at[0], at[LANES - 1].wrapping_sub(at[0]));
-        let mut differs = 0;
-        if distance == 0 {
-            for lane in 0..LANES {
-                differs |= at[lane] ^ first;
-            }
-            return if differs == 0 { Shape::Same } else { Shape::Any };
-        }
-        if distance != (LANES - 1) as u64 * BYTES as u64 || !first.is_multiple_of(8) {
-            return Shape::Any;
-        }
-        for lane in 0..LANES {
-            differs |= at[lane] ^ (first + (lane * BYTES) as u64);
-        }
-        if differs == 0 { Shape::Straight } else { Shape::Any }
-    }
+/// Sets the offsets of the addresses of all lanes from `base`, with the first one of `mask` for those that take no part, and
+/// tells how they lie; nothing if one is no multiple of `bytes`, a power of two, or beyond `last`.
+#[cold]
+#[inline(never)]
+fn place_slowly(
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    (base, last): (u64, u64),
+    bytes: u64,
+    offsets: &mut MaybeUninit<Lanes<u64>>,
+) -> Option<Shape> {
+    let first = addresses.0[mask.trailing_zeros() as usize % LANES];
+    let taken = |lane: usize| if mask >> lane & 1 != 0 { addresses.0[lane] } else { first };
+    let offsets = offsets.write(Lanes(std::array::from_fn(|lane| taken(lane).wrapping_sub(base))));
+    let fits = |&offset: &u64| offset <= last && offset.is_multiple_of(bytes);
+    (base.is_multiple_of(bytes) && offsets.0.iter().all(fits)).then(|| Shape::of(offsets, bytes))
 }
 
-/// The columns of four rows.
-#[inline(always)]
-fn turned(rows: [[u32; 4]; 4]) -> [[u32; 4]; 4] {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: the types are 16 bytes without padding, of which any content is a value; and every processor of x86-64
-    // has SSE2, all that the rest asks for.
-    unsafe {
-        use std::arch::x86_64 as host;
-        let vector = |row| std::mem::transmute::<[u32; 4], host::__m128i>(row);
-        let [a, b, c, d] = rows.map(vector);
-        let (low, high) = (host::_mm_unpacklo_epi32(a, b), host::_mm_unpackhi_epi32(a, b));
-        let (low_too, high_too) = (host::_mm_unpacklo_epi32(c, d), host::_mm_unpackhi_epi32(c, d));
-        let columns = [
-            host::_mm_unpacklo_epi64(low, low_too),
-            host::_mm_unpackhi_epi64(low, low_too),
-            host::_mm_unpacklo_epi64(high, high_too),
-            host::_mm_unpackhi_epi64(high, high_too),
-        ];
-        columns.map(|column| std::mem::transmute::<host::__m128i, [u32; 4]>(column))
+impl Shape {
+    #[inline(never)]
+    fn of(Lanes(offsets): &Lanes<u64>, bytes: u64) -> Shape {
+        let first = offsets[0];
+        let steps = |step: u64| {
+            (0..LANES).all(|lane| offsets[lane] == first.wrapping_add(lane as u64 * step))
+        };
+        if steps(0) {
+            Shape::Same
+        } else if first.is_multiple_of(8) && steps(bytes) {
+            Shape::Straight
+        } else {
+            Shape::Any
+        }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    std::array::from_fn(|column| std::array::from_fn(|row| rows[row][column]))
 }
 
 /// The places of a warp in some cells (S2: `spots.len` is at most the length of `cells`; made in [`Cells::at`] only).
@@ -165,7 +158,7 @@ impl<const BYTES: usize> Places<'_, BYTES> {
     #[inline(always)]
     fn pointer(&self, lane: usize) -> *mut u8 {
         // SAFETY: by S1 and S2 the offset is inside the allocation of the cells (C1).
-        unsafe { self.cells.start.as_ptr().add(self.spots.offsets.0[lane] as usize) }
+        unsafe { self.cells.start.as_ptr().add(self.offsets()[lane] as usize) }
     }
 
     /// Eight of the bytes that the lanes fill together: `step` is below `LANES * BYTES / 8`, the shape straight.
@@ -184,37 +177,74 @@ impl<const BYTES: usize> Places<'_, BYTES> {
         unsafe { u64::store(self.pointer(0).add(8 * step), value) }
     }
 
-    /// Copies out what lies at each place.
     #[inline(always)]
-    pub(crate) fn load<const WORDS: usize>(&self, out: &mut Words<WORDS>) {
+    fn offsets(&self) -> &[u64; LANES] {
+        // SAFETY: by S2 the length is not `u64::MAX`, which no allocation has, so that the offsets are set (S1).
+        unsafe { &self.spots.offsets.assume_init_ref().0 }
+    }
+
+    /// The places of eight lanes, from a multiple of 8 on.
+    #[inline(always)]
+    fn eight(&self, first: usize) -> &[u64; 8] {
+        &self.offsets().as_chunks().0[first / 8 % (LANES / 8)]
+    }
+
+    /// Copies out what lies at each place, in words; of fewer than four bytes the upper ones become zero.
+    #[inline(always)]
+    pub(crate) fn load<const WORDS: usize>(&self, out: [&mut Lanes<u32>; WORDS]) {
         const { assert!(WORDS == BYTES.div_ceil(4)) };
         if self.spots.shape == Shape::Same {
             let words: [u32; WORDS] = self.load_lane(0);
-            for (out, word) in out.iter_mut().zip(words) {
-                *out = Lanes([word; LANES]);
+            for word in 0..WORDS {
+                *out[word] = Lanes([words[word]; LANES]);
             }
-        } else if self.spots.shape == Shape::Straight && BYTES == 4 {
-            for pair in 0..LANES / 2 {
-                let two = self.load_eight(pair);
-                out[0].0[2 * pair] = two as u32;
-                out[0].0[2 * pair + 1] = (two >> 32) as u32;
-            }
-        } else if BYTES == 16 {
-            for first in (0..LANES).step_by(4) {
-                let rows = std::array::from_fn(|row| {
-                    let words: [u32; WORDS] = self.load_lane(first + row);
-                    std::array::from_fn(|word| words[word % WORDS])
-                });
-                for (out, column) in out.iter_mut().zip(turned(rows)) {
-                    out.0[first..first + 4].copy_from_slice(&column);
+            return;
+        }
+        with_vectors! {
+            let base = self.cells.start.as_ptr();
+            for first in (0..LANES).step_by(8) {
+                // SAFETY: AVX2 is there. By S1, S2 and C1 there are `BYTES` bytes at every offset; and 32 times `BYTES` from
+                // the first offset on where the shape is straight.
+                unsafe {
+                    match BYTES {
+                        4 => {
+                            let words = if self.spots.shape == Shape::Straight {
+                                vectors::load(base, self.offsets()[0] + 4 * first as u64)
+                            } else {
+                                vectors::load_fours(base, self.eight(first))
+                            };
+                            vectors::put(words, out[0], first);
+                        }
+                        8 => {
+                            let columns = vectors::load_two_columns(base, self.eight(first));
+                            for word in 0..2 {
+                                vectors::put(columns[word], out[word % WORDS], first);
+                            }
+                        }
+                        16 => {
+                            let columns = vectors::load_four_columns(base, self.eight(first));
+                            for word in 0..4 {
+                                vectors::put(columns[word], out[word % WORDS], first);
+                            }
+                        }
+                        _ => break,
+                    }
                 }
             }
-        } else {
-            for lane in 0..LANES {
-                let words: [u32; WORDS] = self.load_lane(lane);
-                for (out, word) in out.iter_mut().zip(words) {
-                    out.0[lane] = word;
-                }
+            if matches!(BYTES, 4 | 8 | 16) {
+                return;
+            }
+        }
+        self.load_slowly(out);
+    }
+
+    /// As [`Places::load`], lane by lane.
+    #[inline(never)]
+    fn load_slowly<const WORDS: usize>(&self, out: [&mut Lanes<u32>; WORDS]) {
+        for lane in 0..LANES {
+            let words: [u32; WORDS] = self.load_lane(lane);
+            for word in 0..WORDS {
+                out[word].0[lane] = words[word];
             }
         }
     }
@@ -225,6 +255,13 @@ impl<const BYTES: usize> Places<'_, BYTES> {
         const { assert!(WORDS == BYTES.div_ceil(4)) };
         let at = self.pointer(lane);
         let mut words = [0; WORDS];
+        with_vectors! {
+            if BYTES == 16 {
+                // SAFETY: AVX2 is there, and `pointer` promises `BYTES` bytes.
+                words.copy_from_slice(&unsafe { vectors::load_row(at, 0) });
+                return words;
+            }
+        }
         // SAFETY: `pointer` promises `BYTES` bytes; steps of 8 stay inside and aligned.
         unsafe {
             match BYTES {
@@ -245,21 +282,36 @@ impl<const BYTES: usize> Places<'_, BYTES> {
 
     /// Stores to the places of the lanes of `mask`, in order.
     #[inline(always)]
-    pub(crate) fn store<const WORDS: usize>(&self, mask: Mask, words: &Words<WORDS>) {
+    pub(crate) fn store<const WORDS: usize>(&self, mask: Mask, words: [&Lanes<u32>; WORDS]) {
         const { assert!(WORDS == BYTES.div_ceil(4)) };
-        if self.spots.shape == Shape::Straight && BYTES == 4 && mask == ALL {
-            for pair in 0..LANES / 2 {
-                let [low, high] = [0, 1].map(|odd| u64::from(words[0].0[2 * pair + odd]));
-                self.store_eight(pair, low | high << 32);
+        with_vectors! {
+            if mask == ALL && matches!(BYTES, 4 | 8 | 16) && (BYTES != 4 || self.spots.shape == Shape::Straight) {
+                let base = self.cells.start.as_ptr();
+                for first in (0..LANES).step_by(8) {
+                    // SAFETY: AVX2 is there. By S1, S2 and C1 there are `BYTES` bytes at every offset; and 32 times
+                    // `BYTES` from the first offset on where the shape is straight.
+                    unsafe {
+                        let column = |word: usize| vectors::take(words[word % WORDS], first);
+                        match BYTES {
+                            4 => vectors::store(base, self.offsets()[0] + 4 * first as u64, column(0)),
+                            8 => vectors::store_two_columns(base, self.eight(first), [column(0), column(1)]),
+                            _ => vectors::store_four_columns(
+                                base,
+                                self.eight(first),
+                                [column(0), column(1), column(2), column(3)],
+                            ),
+                        }
+                    }
+                }
+                return;
             }
-            return;
         }
-        if mask == ALL {
-            for lane in 0..LANES {
-                self.store_lane::<WORDS>(lane, std::array::from_fn(|word| words[word].0[lane]));
-            }
-            return;
-        }
+        self.store_slowly(mask, words);
+    }
+
+    /// As [`Places::store`], lane by lane.
+    #[inline(never)]
+    fn store_slowly<const WORDS: usize>(&self, mask: Mask, words: [&Lanes<u32>; WORDS]) {
         for lane in lanes(mask) {
             self.store_lane::<WORDS>(lane, std::array::from_fn(|word| words[word].0[lane]));
         }
@@ -270,6 +322,13 @@ impl<const BYTES: usize> Places<'_, BYTES> {
     pub(crate) fn store_lane<const WORDS: usize>(&self, lane: usize, words: [u32; WORDS]) {
         const { assert!(WORDS == BYTES.div_ceil(4)) };
         let at = self.pointer(lane);
+        with_vectors! {
+            if BYTES == 16 {
+                // SAFETY: AVX2 is there, and `pointer` promises `BYTES` bytes.
+                unsafe { vectors::store_row(at, 0, &std::array::from_fn(|word| words[word % WORDS])) };
+                return;
+            }
+        }
         // SAFETY: as in `load_lane`.
         unsafe {
             match BYTES {
@@ -292,24 +351,39 @@ impl<const BYTES: usize> Places<'_, BYTES> {
         if self.spots.shape == Shape::Same {
             return if self.lane_equals(0, of, want) { ALL } else { 0 };
         }
-        if self.spots.shape == Shape::Straight {
-            let mut differs = 0;
-            for step in 0..LANES * BYTES / 8 {
-                differs |= self.load_eight(step) ^ spread(want);
-            }
-            if differs & spread(of) == 0 {
-                return ALL;
+        if self.differing(want) & spread(of) == 0 { ALL } else { self.equal_lanes(of, want) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn equal_lanes(&self, of: u8, want: u8) -> Mask {
+        let equals = |lane: usize| u32::from(self.lane_equals(lane, of, want));
+        (0..LANES).fold(0, |equal, lane| equal | equals(lane) << lane)
+    }
+
+    /// The bits in which any eight bytes of any lane differ from those with `want` in each.
+    #[inline(always)]
+    fn differing(&self, want: u8) -> u64 {
+        with_vectors! {
+            if BYTES >= 4 {
+                let base = self.cells.start.as_ptr();
+                let straight = self.spots.shape == Shape::Straight;
+                // SAFETY: AVX2 is there. By S1, S2 and C1 there are `BYTES` bytes at every offset; and 32 times
+                // `BYTES` from the first offset on where the shape is straight.
+                return unsafe { vectors::differing::<BYTES>(base, self.offsets(), straight, want) };
             }
         }
         let mut differs = 0;
-        for lane in 0..LANES {
-            differs |= self.lane_differs(lane, want);
+        if self.spots.shape == Shape::Straight {
+            for step in 0..LANES * BYTES / 8 {
+                differs |= self.load_eight(step) ^ spread(want);
+            }
+        } else {
+            for lane in 0..LANES {
+                differs |= self.lane_differs(lane, want);
+            }
         }
-        if differs & spread(of) == 0 {
-            return ALL;
-        }
-        let equals = |lane: usize| u32::from(self.lane_equals(lane, of, want));
-        (0..LANES).fold(0, |equal, lane| equal | equals(lane) << lane)
+        differs
     }
 
     /// Whether every byte of a lane equals `want` in the bits of `of`.
@@ -337,6 +411,16 @@ impl<const BYTES: usize> Places<'_, BYTES> {
     #[inline(always)]
     pub(crate) fn fill(&self, mask: Mask, byte: u8) {
         if self.spots.shape == Shape::Straight && mask == ALL {
+            with_vectors! {
+                for step in 0..BYTES as u64 {
+                    let (base, offset) = (self.cells.start.as_ptr(), self.offsets()[0] + 32 * step);
+                    // SAFETY: AVX2 is there; by S1, S2 and C1 and as the shape is straight, there are 32 times `BYTES`
+                    // bytes from the first offset on.
+                    unsafe { vectors::store(base, offset, vectors::splat(byte)) };
+                }
+                return;
+            }
+            #[allow(unreachable_code)]
             for step in 0..LANES * BYTES / 8 {
                 self.store_eight(step, spread(byte));
             }
@@ -357,6 +441,13 @@ impl<const BYTES: usize> Places<'_, BYTES> {
     #[inline(always)]
     fn fill_lane(&self, lane: usize, byte: u8) {
         let (at, bytes) = (self.pointer(lane), spread(byte));
+        with_vectors! {
+            if BYTES == 16 {
+                // SAFETY: AVX2 is there, and `pointer` promises `BYTES` bytes.
+                unsafe { vectors::fill_row(at, 0, byte) };
+                return;
+            }
+        }
         // SAFETY: as in `load_lane`.
         unsafe {
             match BYTES {
@@ -366,18 +457,5 @@ impl<const BYTES: usize> Places<'_, BYTES> {
                 _ => (0..BYTES / 8).for_each(|step| u64::store(at.add(8 * step), bytes)),
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_become_rows() {
-        let rows =
-            std::array::from_fn(|row| std::array::from_fn(|column| (10 * row + column) as u32));
-        let columns = turned(rows);
-        assert!((0..4).all(|row| (0..4).all(|column| columns[column][row] == rows[row][column])));
     }
 }
