@@ -94,6 +94,14 @@ pub enum MemoryError {
         /// Length of the range.
         bytes: u64,
     },
+    /// A kernel has stored an undefined value there.
+    #[error(
+        "the value at {address:#x} was undefined when it was stored; with the range in `Launch::outputs`, the store is a finding"
+    )]
+    Undefined {
+        /// The first such byte of the range.
+        address: u64,
+    },
 }
 
 /// Why a launch gave no report.

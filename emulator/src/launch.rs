@@ -20,8 +20,8 @@ impl Checks {
     pub const GLOBAL_RACES: Checks = Checks(8);
     /// All of these.
     pub const ALL: Checks = Checks(15);
-    /// Besides, order that every GPU known keeps although the PTX ISA does not promise it is none: that the copies for which all lanes of a
-    /// warp have waited at once come before its next `ldmatrix`, and what a thread has done before it exits, before barriers which do not
+    /// Besides, order that every GPU known keeps although the PTX ISA does not promise it is none: that copies for which all lanes of a
+    /// warp have waited at once come before all that it does then, and what a thread has done before it exits, before barriers which do not
     /// wait for it.
     pub const STRICT_ORDER: Checks = Checks(16);
 
@@ -99,8 +99,13 @@ pub struct Launch<'p> {
     /// How matrix instructions add up.
     pub mma: MmaMode,
     /// Ranges, as address and bytes, of which every byte has to have been written when the launch ends, by the host or by a
-    /// kernel; one that has not is a finding.
+    /// kernel; one that has not is a finding, and so is to store an undefined value there.
     pub required: &'p [(u64, u64)],
+    /// Ranges that are read after the launch: to store an undefined value there is a finding. Elsewhere it is one in memory that the host
+    /// has filled; in memory that it has not, the value is passed on, and it is one where a kernel loads it and it decides something.
+    pub outputs: &'p [(u64, u64)],
+    /// Ranges that the host has filled and nobody reads after the launch: undefined values are passed on there too.
+    pub scratch: &'p [(u64, u64)],
     /// CTAs that are on the device at a time: how many may wait for each other.
     pub max_resident_ctas: usize,
 }
@@ -121,6 +126,8 @@ impl Default for Launch<'_> {
             sm: None,
             mma: MmaMode::Fast,
             required: &[],
+            outputs: &[],
+            scratch: &[],
             max_resident_ctas: 256,
         }
     }

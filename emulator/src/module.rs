@@ -184,6 +184,8 @@ impl Device {
             mma: launch.mma,
             seed: launch.seed,
             step_limit: launch.step_limit,
+            outputs: [launch.required, launch.outputs],
+            scratch: launch.scratch,
             deferring: total > 1,
         };
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -241,6 +243,7 @@ impl Device {
             let region = &mut table.allocations[index].region;
             region.data.write(0, &image);
             region.label = Some(variable.name.clone());
+            region.filled = true.into();
             let state = if variable.constant { INIT | READ_ONLY } else { INIT };
             region.mark(0, variable.bytes as usize, state, 0);
         }

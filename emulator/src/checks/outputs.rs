@@ -1,10 +1,24 @@
-//! Outputs that the host asks for and that nobody has written when the launch ends.
+//! Outputs that the host asks for: that nobody has written when the launch ends, and where undefined values may be stored.
+
+use std::sync::atomic::Ordering;
 
 use crate::error::Source;
+use crate::exec::env::LaunchContext;
 use crate::finding::{Finding, FindingKind, Site};
 use crate::lower::kernel::Kernel;
 use crate::memory::device::Table;
-use crate::memory::region::INIT;
+use crate::memory::region::{INIT, Region};
+
+/// Whether an undefined value may be stored to a byte of global memory: it is passed on where nobody but kernels has an interest in what is
+/// there.
+pub(crate) fn may_be_undefined(launch: &LaunchContext<'_>, region: &Region, at: usize) -> bool {
+    let address = region.base + at as u64;
+    let inside = |ranges: &[(u64, u64)]| {
+        ranges.iter().any(|&(from, bytes)| address.wrapping_sub(from) < bytes)
+    };
+    let output = launch.outputs.iter().any(|ranges| inside(ranges));
+    !output && (!region.filled.load(Ordering::Relaxed) || inside(launch.scratch))
+}
 
 /// A finding for the first of these ranges (address and bytes) with a byte that nobody has written; the reason where one
 /// does not lie in one live allocation.

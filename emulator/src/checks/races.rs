@@ -12,7 +12,6 @@ use crate::exec::inst::{Flow, Inst};
 use crate::exec::lanes::{ALL, Lanes, Mask, lanes};
 use crate::exec::patterns::Slot;
 use crate::finding::{FindingKind, Report};
-use crate::launch::Checks;
 use crate::lower::form::{ACQUIRES, RELEASES, STRONG, WHOLE, WIDER};
 use crate::memory::access::{Access, Memory, Resolve};
 use crate::memory::{FIRST_OFFSET, GLOBAL_BASE, SHARED_WINDOW, WINDOW_BYTES};
@@ -41,7 +40,8 @@ pub(crate) fn check_races<R: Resolve>(
         writes,
         strong: false,
         atomic: access == Access::Atomic,
-        whole: inst.aux & WHOLE != 0 && !env.launch.checks.contains(Checks::STRICT_ORDER),
+        whole: env.live != 0
+            && (inst.aux & WHOLE != 0 || access == Access::Load && mask == env.live),
     };
     if known && let Some(flow) = check_pattern::<R>(env, access, addresses, mask, bytes) {
         return flow;

@@ -3,8 +3,8 @@
 //! Kernels load whole tiles and discard what lies beyond the end, and shuffle and store what only some lanes have, so that to
 //! read such a value alone is no fault. A warp that does it notes the lanes of the registers that have got undefined values, follows these through
 //! arithmetic, shuffles and matrix products, and reports the load once one of them decides something: an address,
-//! a branch, what global memory holds, an atomic operation, a barrier. Stored to shared or local memory, an undefined value
-//! leaves the bytes as good as unwritten.
+//! a branch, an output, an atomic operation, a barrier. Stored to other memory, an undefined value leaves the bytes as good as
+//! unwritten.
 //!
 //! Undefined bits are followed one by one through moves, selections, shuffles and bit operations: which bits of the result
 //! depend on them is found by running the instruction again with other values for them. Arithmetic makes the whole result of
@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 
 use crate::checks::access::explain;
+use crate::checks::outputs::may_be_undefined;
 use crate::exec::env::Env;
 use crate::exec::inst::{Flow, Inst};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers, lanes};
@@ -22,7 +23,7 @@ use crate::lower::flow::{Passage, Slot};
 use crate::lower::form::WIDE_ADDRESS;
 use crate::memory::FIRST_OFFSET;
 use crate::memory::access::{Memory, Refused, Resolve};
-use crate::memory::region::INIT;
+use crate::memory::region::{INIT, UNDEFINED};
 use crate::types::Class;
 
 /// Values that undefined bits are tried with, in pairs that differ in every bit.
@@ -414,7 +415,7 @@ fn blame(taint: &Taint, env: &mut Env<'_>, undefined: Undefined, pc: u32, what: 
 }
 
 /// Forgets that anything was written where the undefined `bits` of a register have been stored, `bytes` at the address of each
-/// lane; in global memory that is a finding.
+/// lane; in global memory that may be a finding.
 pub(crate) fn stored<R: Resolve>(
     warp: &Warp,
     env: &mut Env<'_>,
@@ -432,6 +433,9 @@ pub(crate) fn stored<R: Resolve>(
             let address = addresses.0[lane].wrapping_add(byte as u64);
             match R::find(&memory, &mut 0, lane, address, 1) {
                 Some((region, at)) if region.base == FIRST_OFFSET => region.mark(at, 1, 0, INIT),
+                Some((region, at)) if may_be_undefined(env.launch, region, at) => {
+                    region.mark(at, 1, UNDEFINED, INIT);
+                }
                 Some(_) => leaked |= 1 << lane,
                 None => {}
             }

@@ -42,6 +42,7 @@ impl Stamp {
         Stamp(clock << 9 | bytes << 5 | flags)
     }
 
+    #[inline(always)]
     fn is(self, flag: u32) -> bool {
         self.0 & flag != 0
     }
@@ -59,10 +60,10 @@ impl Stamp {
         self.bytes() & other.bytes() != 0 && self.0 & other.0 & STRONG == 0
     }
 
-    /// Whether two accesses of one warp are both made by it as a whole.
+    /// Whether a load is one by the whole warp, and this a copy of the same warp.
     #[inline(always)]
-    fn in_turn(self, other: Stamp) -> bool {
-        self.0 & other.0 & WHOLE != 0
+    fn copies_after(self, load: Stamp) -> bool {
+        self.0 & load.0 & WHOLE != 0
     }
 }
 
@@ -123,8 +124,8 @@ pub(crate) struct Access {
     /// Reads and writes at once. A plain read does not race with it: it may be the first guess of a loop around
     /// `atom.cas`, as CUDA's headers have it.
     pub(crate) atomic: bool,
-    /// The warp as a whole makes it: `ldmatrix` and `stmatrix`, and asynchronous copies for which all lanes have waited at once. Such
-    /// accesses of one warp come one after the other.
+    /// A load by all lanes of the warp at once, or an asynchronous copy. What has been copied, and waited for by all lanes at once, comes
+    /// before all that the warp does then, and such a load before what the warp copies then.
     pub(crate) whole: bool,
 }
 
@@ -225,7 +226,7 @@ impl Side<'_> {
         let (clock, copied) = (when.clock(), when.is(COPIED));
         let own_warp = upper(who) == self.access.warp;
         let by_warp = (clock <= self.all)
-            | (own_warp & ((clock <= self.own) | (lower(who) == lane) | self.stamp.in_turn(when)));
+            | (own_warp & ((clock <= self.own) | (lower(who) == lane) | when.is(WHOLE)));
         (copied & (clock <= self.agent)) | (!copied & by_warp)
     }
 
@@ -321,7 +322,7 @@ impl Words {
             let (floor, own) = (side.seen[warp].floor(), warp == access.warp as usize);
             let after = |when: Stamp, who: u32, lane: usize| {
                 when.clock() <= floor
-                    || own && (side.is_read_of(who, lane) || side.stamp.in_turn(when))
+                    || own && (side.is_read_of(who, lane) || side.stamp.copies_after(when))
             };
             if !side.all(records, &range, after) {
                 return false;
@@ -368,7 +369,7 @@ impl Words {
         let copied = when.is(COPIED);
         let (warp, lane) = if copied { (now.agent, 0) } else { (upper(who), lower(who)) };
         let own = !copied && warp == now.access.warp;
-        let in_turn = own && (lane == now.lane || when.in_turn(now.stamp));
+        let in_turn = own && (lane == now.lane || when.is(WHOLE));
         if in_turn || now.seen[warp as usize].covers(lane, when.clock()) {
             return None;
         }
@@ -393,7 +394,7 @@ impl Words {
             let who = records.who[word];
             let (first, last) = (upper(who) as usize, lower(who));
             let own = warp == now.access.warp as usize;
-            if own && when.in_turn(now.stamp) {
+            if own && now.stamp.copies_after(when) {
                 continue;
             }
             let before =

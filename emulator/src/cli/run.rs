@@ -52,6 +52,14 @@ fn once(spec: &LaunchSpec, folder: &Path, module: &Module, seed: u64) -> Result<
     }
     let of = |name| known("required", name).map(|buffer| (buffer.address, buffer.bytes));
     let required = spec.required.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+    let range = |(_, buffer): (&String, &Placed)| (buffer.address, buffer.bytes);
+    let saved = |(name, _): &(&String, &Placed)| spec.save.0.contains_key(*name);
+    let outputs: Vec<_> = buffers.iter().filter(saved).map(range).collect();
+    // Nobody reads what is neither saved nor was in a file.
+    let zeros = |(name, _): &(&String, &Placed)| {
+        matches!(spec.buffers.0[*name].contents(name), Ok(Contents::Zeros(_)))
+    };
+    let scratch: Vec<_> = buffers.iter().filter(zeros).map(range).collect();
     let declared = declared(module, &spec.entry)?;
     let params = params::pack(&spec.params, &declared, &buffers)?;
     let defaults = Launch::default();
@@ -68,6 +76,8 @@ fn once(spec: &LaunchSpec, folder: &Path, module: &Module, seed: u64) -> Result<
         sm: spec.sm()?,
         mma: spec.mma(),
         required: &required,
+        outputs: &outputs,
+        scratch: &scratch,
         ..defaults
     };
     match device.launch(module, &spec.entry, &launch) {

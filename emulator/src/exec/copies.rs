@@ -29,6 +29,8 @@ pub(crate) struct Issued {
     /// Lanes that read nothing.
     empty: Mask,
     data: [[u32; 4]; LANES],
+    /// Bytes of each lane that are undefined, bit by bit, if any are.
+    undefined: Option<Box<Lanes<u32>>>,
     /// The group of each lane's copy, [`OPEN`] before it is committed.
     groups: [u32; LANES],
     /// Lanes whose copy is not committed.
@@ -78,6 +80,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) empty: Mask,
     /// What is written there, zero past the source's end.
     pub(crate) data: &'a [[u32; 4]; LANES],
+    /// Bytes of each lane that are undefined, bit by bit, if any are.
+    pub(crate) undefined: Option<Box<Lanes<u32>>>,
 }
 
 impl Issued {
@@ -125,6 +129,11 @@ impl Issued {
             places.store_lane::<WORDS>(lane, std::array::from_fn(|word| self.data[lane][word]));
         }
         shared.shadow.at(&spots).fill(landing, INIT);
+        let Some(undefined) = &self.undefined else { return };
+        for lane in lanes(landing) {
+            let missing = (0..BYTES).filter(|byte| undefined.0[lane] >> byte & 1 != 0);
+            missing.for_each(|byte| shared.mark(self.offsets.0[lane] as usize + byte, 1, 0, INIT));
+        }
     }
 }
 
@@ -142,9 +151,9 @@ impl Copies {
         &mut self,
         shared: &Region,
         spots: &Spots<BYTES>,
-        batch: &Batch<'_>,
+        batch: Batch<'_>,
     ) {
-        let &Batch { site, mask, to, from, empty, data } = batch;
+        let Batch { site, mask, to, from, empty, data, undefined } = batch;
         let mut entry = self.spare.pop().unwrap_or_else(|| {
             Box::new(Issued {
                 mask: 0,
@@ -154,6 +163,7 @@ impl Copies {
                 followed: 0,
                 empty: 0,
                 data: [[0; 4]; LANES],
+                undefined: None,
                 groups: [OPEN; LANES],
                 open: 0,
                 number: 0,
@@ -164,7 +174,7 @@ impl Copies {
             entry.offsets.0[lane] = to.0[lane].wrapping_sub(shared.base);
         }
         (entry.sources, entry.followed, entry.empty) = (*from.0, from.1, empty);
-        entry.data = *data;
+        (entry.data, entry.undefined) = (*data, undefined);
         entry.groups = [OPEN; LANES];
         (entry.site, entry.bytes, entry.mask, entry.open) = (site, BYTES, mask, mask);
         entry.number = self.count;

@@ -64,6 +64,7 @@ impl<'l> Cta<'l> {
             waiting: 0,
             wanted: 0,
             undefined: 0,
+            live: 0,
             barrier: 0,
             targets: Lanes::default(),
             hints: vec![0; kernel.code.len()],

@@ -46,6 +46,10 @@ pub(crate) struct LaunchContext<'l> {
     pub(crate) mma: MmaMode,
     pub(crate) seed: u64,
     pub(crate) step_limit: u64,
+    /// Ranges, as address and bytes, to which no undefined value may be stored.
+    pub(crate) outputs: [&'l [(u64, u64)]; 2],
+    /// Ranges to which one may be, although the host has written there.
+    pub(crate) scratch: &'l [(u64, u64)],
     /// Whether CTAs have to wait for each other's round before they touch what others see.
     pub(crate) deferring: bool,
 }
@@ -84,6 +88,8 @@ pub(crate) struct Env<'l> {
     pub(crate) wanted: Mask,
     /// Lanes whose result of this instruction is undefined; taken and cleared by the scheduler where it tracks registers.
     pub(crate) undefined: Mask,
+    /// Lanes of the warp that have not exited; none where only the order of the PTX ISA counts.
+    pub(crate) live: Mask,
     /// The barrier, after [`Flow::Barrier`].
     pub(crate) barrier: u32,
     /// Where each lane goes, after [`Flow::Scatter`].

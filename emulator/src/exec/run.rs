@@ -142,6 +142,7 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
     let threads = active.count_ones();
     let others = warp.groups.len() > 1;
     let tainted = warp.taint.is_some();
+    env.live = if env.launch.checks.contains(Checks::STRICT_ORDER) { 0 } else { warp.live };
     // Where another group waits or stands: reaching it means that they may merge.
     let limit = warp.groups.iter().filter(|g| g.pc > pc).map(|g| g.pc).min().unwrap_or(u32::MAX);
     let turn = end - warp.steps;

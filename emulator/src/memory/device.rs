@@ -1,10 +1,11 @@
 //! The device: global memory and what the host does with it.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::GLOBAL_BASE;
-use super::region::{FORBIDDEN, INIT, READ_ONLY, Region};
+use super::region::{FORBIDDEN, INIT, READ_ONLY, Region, UNDEFINED};
 use crate::error::MemoryError;
 
 /// Bytes that nobody owns after each allocation, so that a run past its end is found.
@@ -90,14 +91,23 @@ impl Device {
     pub fn write(&self, address: u64, from: &[u8]) -> Result<(), MemoryError> {
         self.with_range(address, from.len(), |region, offset| {
             region.data.write(offset, from);
-            region.mark(offset, from.len(), INIT, 0);
+            region.mark(offset, from.len(), INIT, UNDEFINED);
+            region.filled.store(true, Ordering::Relaxed);
         })
     }
 
-    /// Copies device bytes to the host. Bytes never written read as zero.
+    /// Copies device bytes to the host. Bytes never written read as zero; those to which a kernel has stored an undefined value are an error.
     pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), MemoryError> {
         let len = into.len();
-        self.with_range(address, len, |region, offset| region.data.read(offset, into))
+        self.with_range(address, len, |region, offset| {
+            let undefined =
+                |at: &usize| region.state(offset + at) & (INIT | UNDEFINED) == UNDEFINED;
+            if let Some(at) = (0..len).find(undefined) {
+                return Err(MemoryError::Undefined { address: address + at as u64 });
+            }
+            region.data.read(offset, into);
+            Ok(())
+        })?
     }
 
     /// Whether every byte of the range has been written.
@@ -109,7 +119,9 @@ impl Device {
 
     /// Forgets that the range was written: a kernel that reads it before writing it is stopped.
     pub fn mark_uninitialised(&self, address: u64, bytes: usize) -> Result<(), MemoryError> {
-        self.with_range(address, bytes, |region, offset| region.mark(offset, bytes, 0, INIT))
+        self.with_range(address, bytes, |region, offset| {
+            region.mark(offset, bytes, 0, INIT | UNDEFINED)
+        })
     }
 
     /// Makes any access of a kernel to the range a finding, for example a freed block inside a pool.
@@ -230,6 +242,25 @@ mod tests {
         assert_eq!(back, [0, 1, 2, 3, 0]);
         device.mark_uninitialised(p + 4, 1).unwrap();
         assert!(!device.is_initialised(p + 3, 3).unwrap());
+    }
+
+    #[test]
+    fn undefined_values_are_not_read() {
+        let text = ".version 8.0\n.target sm_80\n.address_size 64\n.entry k(.param .u64 x) { .shared .b32 s; .reg .u64 %x; .reg .u32 %a;
+            ld.param.u64 %x, [x]; ld.shared.u32 %a, [s]; st.global.u32 [%x+4], %a; st.global.u32 [%x], 7; ret; }";
+        let module = crate::Module::parse("t.ptx", text).unwrap();
+        let device = Device::new();
+        let p = device.allocate(8).unwrap();
+        let launch = crate::Launch { params: &p.to_le_bytes(), ..Default::default() };
+        device.launch(&module, "k", &launch).unwrap();
+        let mut back = [0; 8];
+        let undefined = MemoryError::Undefined { address: p + 4 };
+        assert_eq!(device.read(p, &mut back), Err(undefined));
+        assert_eq!(device.read(p, &mut back[..4]), Ok(()));
+        assert_eq!(back, [7, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(!device.is_initialised(p, 5).unwrap());
+        device.write(p + 4, &[1; 4]).unwrap();
+        assert_eq!(device.read(p, &mut back), Ok(()));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A run of bytes with a shadow byte for each: what a kernel may do with it.
 
+use std::sync::atomic::AtomicBool;
+
 use super::cells::{Cell, Cells};
 
 /// The byte has been written.
@@ -11,6 +13,8 @@ pub(crate) const READ_ONLY: u8 = 4;
 /// An asynchronous copy will write the byte at a time nobody has waited for yet.
 pub(crate) const IN_FLIGHT: u8 = 8;
 
+/// In global memory, of a byte that is not [`INIT`]: a kernel has stored an undefined value.
+pub(crate) const UNDEFINED: u8 = 16;
 /// In shared memory: a copy through the async proxy sees what the byte holds.
 pub(crate) const ASYNC_PROXY: u8 = 16;
 
@@ -29,6 +33,8 @@ pub(crate) struct Region {
     pub(crate) shadow: Cells,
     /// What the host calls it.
     pub(crate) label: Option<String>,
+    /// Whether the host has ever written to it.
+    pub(crate) filled: AtomicBool,
 }
 
 impl Region {
@@ -42,6 +48,7 @@ impl Region {
             data: Cells::zeroed(len)?,
             shadow: Cells::zeroed(len)?,
             label: None,
+            filled: AtomicBool::new(false),
         })
     }
 

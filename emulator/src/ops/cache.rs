@@ -11,7 +11,7 @@ use crate::lower::table::{Row, row};
 use crate::memory::access::{
     Access, Generic, Global, Memory, Refused, Resolve, addresses, permitted, refuse,
 };
-use crate::memory::region::INIT;
+use crate::memory::region::{INIT, UNDEFINED};
 use crate::types::{Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
@@ -80,7 +80,7 @@ impl<R: Resolve + 'static> Exec for Discard<R> {
                     Refused { lane, address, bytes, access: Access::Store },
                 );
             };
-            region.mark(offset, bytes as usize, 0, INIT);
+            region.mark(offset, bytes as usize, 0, INIT | UNDEFINED);
         }
         Flow::Next
     }

@@ -3,6 +3,7 @@
 
 use super::Lowered;
 use crate::checks::access::in_flight::source_changed;
+use crate::checks::access::undefined;
 use crate::checks::words;
 use crate::exec::copies::Batch;
 use crate::exec::env::Env;
@@ -21,7 +22,7 @@ use crate::memory::access::{
 };
 use crate::memory::cells::spots::Spots;
 use crate::memory::find;
-use crate::memory::region::{FORBIDDEN, IN_FLIGHT, INIT, Region};
+use crate::memory::region::Region;
 use crate::parse::ast::Operand;
 use crate::types::{Space, Type};
 
@@ -120,10 +121,12 @@ fn copy<const BYTES: usize, const WORDS: usize>(
     let read = partly == 0
         && (reading == 0 || read::<BYTES, WORDS>(&memory, &mut hint, &from, reading, &mut data));
     env.hints[inst.site as usize] = hint;
-    if (!read || !placed)
-        && let Some(flow) = one_by_one(warp, inst, (mask, &sizes), env, &mut data)
-    {
-        return flow;
+    let mut undefined = None;
+    if !read || !placed {
+        match one_by_one(warp, inst, (mask, &sizes), env, &mut data) {
+            Ok(found) => undefined = found,
+            Err(flow) => return flow,
+        }
     }
     let followed = if checked { reading & !partly } else { 0 };
     let batch = Batch {
@@ -133,8 +136,9 @@ fn copy<const BYTES: usize, const WORDS: usize>(
         from: (&from, followed),
         empty: mask & !reading,
         data: &data,
+        undefined,
     };
-    warp.copies.issue(&env.shared, &target, &batch);
+    warp.copies.issue(&env.shared, &target, batch);
     if env.launch.traffic {
         env.count_in_flight(inst.site, mask, warp.copies.bytes_in_flight);
     }
@@ -177,8 +181,8 @@ fn read<const BYTES: usize, const WORDS: usize>(
     true
 }
 
-/// As [`copy`], lane by lane, for sources in different allocations and of sizes of their own: reads them, or gives what
-/// is wrong with the first copy that cannot be made.
+/// As [`copy`], lane by lane, for sources in different allocations and of sizes of their own: reads them, and gives which bytes
+/// of each lane are undefined if any are; or what is wrong with the first copy that cannot be made.
 #[inline(never)]
 fn one_by_one(
     warp: &Warp,
@@ -186,15 +190,16 @@ fn one_by_one(
     (mask, sizes): (Mask, &Lanes<u32>),
     env: &mut Env<'_>,
     data: &mut Data,
-) -> Option<Flow> {
+) -> Result<Option<Box<Lanes<u32>>>, Flow> {
     let (from, to) = (addresses(&warp.regs, inst), destinations(warp, inst));
+    let mut missing: Option<Box<Lanes<u32>>> = None;
     let bytes = inst.d as usize;
     let checked = env.launch.checks.contains(Checks::MEMORY);
     for lane in lanes(mask) {
         let size = sizes.0[lane] as usize;
         if size > bytes {
             let message = format!("`cp.async` of {bytes} bytes with a source of {size}");
-            return Some(env.fault(FindingKind::Operand, lane, message));
+            return Err(env.fault(FindingKind::Operand, lane, message));
         }
         let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
         let (aligned, bytes) = (|at: u64| at.is_multiple_of(bytes as u64), bytes as u64);
@@ -204,20 +209,27 @@ fn one_by_one(
         });
         if target.is_none() {
             let refused = Refused { lane, address: to.0[lane], bytes, access: Access::Store };
-            return Some(refuse::<Shared>(env, warp.local.as_ref(), refused));
+            return Err(refuse::<Shared>(env, warp.local.as_ref(), refused));
         }
         if size == 0 {
             continue;
         }
         let source = Global::find(&memory, &mut 0, lane, from.0[lane], size as u64)
-            .filter(|&(region, offset)| !checked || readable(region, offset, size));
-        let Some((region, offset)) = source.filter(|_| aligned(from.0[lane])) else {
+            .filter(|_| aligned(from.0[lane]))
+            .and_then(|(region, offset)| {
+                let undefined = if checked { undefined(region, offset, size)? } else { 0 };
+                Some((region, offset, undefined))
+            });
+        let Some((region, offset, undefined)) = source else {
             let refused = Refused { lane, address: from.0[lane], bytes, access: Access::Load };
-            return Some(refuse::<Global>(env, warp.local.as_ref(), refused));
+            return Err(refuse::<Global>(env, warp.local.as_ref(), refused));
         };
+        if undefined != 0 {
+            missing.get_or_insert_default().0[lane] = undefined;
+        }
         data[lane] = read_part(region, offset, size);
     }
-    None
+    Ok(missing)
 }
 
 /// Notes what each lane reads: as much as it copies, or less.
@@ -259,14 +271,6 @@ fn source_sizes(warp: &Warp, inst: &Inst, bytes: u32) -> Lanes<u32> {
     }
     let ignored = warp.regs.pred(inst.m, inst.list[0]);
     Lanes(std::array::from_fn(|lane| if ignored >> lane & 1 != 0 { 0 } else { bytes }))
-}
-
-/// Whether the shadow allows to read `size` bytes, any number of them.
-fn readable(region: &Region, offset: usize, size: usize) -> bool {
-    if size.is_power_of_two() && offset.is_multiple_of(size) {
-        return permitted(region, offset, size, Access::Load);
-    }
-    (offset..offset + size).all(|at| region.state(at) & (INIT | FORBIDDEN | IN_FLIGHT) == INIT)
 }
 
 fn read_part(region: &Region, offset: usize, size: usize) -> [u32; 4] {
@@ -323,7 +327,7 @@ fn land(warp: &mut Warp, pc: u32, mask: Mask, newest: Option<u32>, env: &mut Env
     let memory = Memory { launch, shared, local: None };
     let own = log.as_ref().and_then(|log| log.written());
     let (mut race, mut changed) = (None, None);
-    let whole = mask == warp.live && !launch.checks.contains(Checks::STRICT_ORDER);
+    let whole = mask == env.live;
     let Warp { copies, index, .. } = warp;
     let access =
         words::Access { warp: *index, pc, writes: true, strong: false, atomic: false, whole };

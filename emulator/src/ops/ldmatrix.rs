@@ -60,7 +60,7 @@ fn stmatrix(f: &mut Form<'_, '_>) -> Lowered {
     let (count, space) = (matrices(f), space(f));
     f.address(space)?;
     f.src_list(Type::B32, count, false)?;
-    f.inst.aux |= if f.has("trans") { TRANSPOSED | WHOLE } else { WHOLE };
+    f.inst.aux |= if f.has("trans") { TRANSPOSED } else { 0 };
     if space == Space::Shared { f.run::<Store<Shared>>() } else { f.run::<Store<Generic>>() }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! Directives, one a line: `//@ grid X [Y Z]`, `//@ block X [Y Z]`, `//@ shared BYTES`, `//@ steps LIMIT`, `//@ checks NAMES`,
 //! and one for each parameter in order: `//@ NAME zeros BYTES`, `//@ NAME uninit BYTES`, `//@ u32 VALUE`. On a buffer:
-//! `//@ forbid|protect|require NAME OFFSET BYTES`, `//@ free NAME`.
+//! `//@ forbid|protect|require|output|scratch NAME OFFSET BYTES`, `//@ free NAME`.
 //!
 //! `//~ KIND: WORDS` stands on the line of the finding, `//~ note: WORDS` on that of a note. A race is told at
 //! whichever access comes second, so both of its lines say `//~ race: WORDS` (the same line says it once).
@@ -49,6 +49,7 @@ impl Case {
         let device = Device::new();
         let mut buffers = BTreeMap::new();
         let (mut params, mut required) = (Vec::new(), Vec::new());
+        let (mut outputs, mut scratch) = (Vec::new(), Vec::new());
         let mut launch = Launch { seed, threads, step_limit: 1 << 16, ..Launch::default() };
         let number =
             |text: &str| text.parse::<usize>().unwrap_or_else(|_| panic!("{name}: {text}"));
@@ -87,6 +88,10 @@ impl Case {
                 ["require", buffer, from, len] => {
                     required.push((buffers[buffer] + number(from) as u64, number(len) as u64));
                 }
+                [kind @ ("output" | "scratch"), buffer, from, len] => {
+                    let range = (buffers[buffer] + number(from) as u64, number(len) as u64);
+                    (if kind == "output" { &mut outputs } else { &mut scratch }).push(range);
+                }
                 ["free", buffer] => device.free(buffers[buffer]).unwrap(),
                 _ => panic!("{name}: what is `{line}`?"),
             }
@@ -95,7 +100,13 @@ impl Case {
         match device.launch(
             &module,
             entry,
-            &Launch { params: &params, required: &required, ..launch },
+            &Launch {
+                params: &params,
+                required: &required,
+                outputs: &outputs,
+                scratch: &scratch,
+                ..launch
+            },
         ) {
             Ok(_) => None,
             Err(LaunchError::Findings(mut found)) => Some(found.remove(0)),

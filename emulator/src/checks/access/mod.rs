@@ -14,7 +14,7 @@ mod spaces;
 mod uninitialised;
 
 pub(crate) use place::described;
-pub(crate) use uninitialised::unwritten;
+pub(crate) use uninitialised::{undefined, unwritten};
 
 use crate::exec::env::Env;
 use crate::exec::inst::Flow;

@@ -167,7 +167,6 @@ impl<const STEP: usize> Laid<'_, STEP> {
         lanes: &[u32],
     ) -> bool {
         let own = self.access.warp << 27;
-        let whole = if self.access.whole { WHOLE } else { 0 };
         let mut unordered = [0; STEP];
         let chunks = when.as_chunks::<STEP>().0.iter().zip(who.as_chunks::<STEP>().0);
         for ((when, who), lane) in chunks.zip(lanes.as_chunks::<STEP>().0) {
@@ -175,7 +174,7 @@ impl<const STEP: usize> Laid<'_, STEP> {
                 let Stamp(when) = when[index];
                 let mine = (who[index] ^ own) >> 27 == 0;
                 let same_lane = alone(who[index]) == lane[index];
-                let in_turn = same_lane | (when & whole != 0);
+                let in_turn = same_lane | (when & WHOLE != 0);
                 let by_warp = (when < limits.all) | (mine & ((when < limits.own) | in_turn));
                 let copied = when & COPIED != 0;
                 let before = (copied & (when < limits.agent)) | (!copied & by_warp);
