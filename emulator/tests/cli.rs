@@ -269,7 +269,7 @@ fn keys_and_types() {
     refuses(&Case::new().set("/block/0", json!(1.5)).run(&[]), "1.5");
     refuses(&Case::new().set("/seed", json!(-1)).run(&[]), "-1");
     refuses(&Case::new().set("/mma", json!("slow")).run(&[]), "`slow`");
-    refuses(&Case::new().set("/checks", json!("all,races")).run(&[]), "there is no check `all`");
+    refuses(&Case::new().set("/checks", json!("all,races")).run(&[]), "there is no check `races`");
     refuses(&Case::new().set("/checks", json!(7)).run(&[]), "`checks` must be");
     refuses(&Case::new().set("/target", json!("gfx90a")).run(&[]), "target `gfx90a`");
     refuses(&Case::new().set("/params/1", json!({ "f32": "nan" })).run(&[]), "invalid type");

@@ -18,6 +18,8 @@ pub(crate) struct Layout {
     pub(crate) apart: bool,
     /// Every run has a multiple of so many words.
     pub(crate) step: u32,
+    /// The first word, and the one after the last.
+    bounds: (i32, i32),
 }
 
 impl Layout {
@@ -51,8 +53,16 @@ impl Layout {
         }
         let fits = |&step: &u32| runs.iter().all(|run| run.1.is_multiple_of(step));
         let step = [8, 4, 2].into_iter().find(fits).unwrap_or(1);
+        let bounds = (runs.first()?.0, runs.last().map(|(first, count)| first + *count as i32)?);
         let (lanes, before_last) = (who.into(), before_last.into());
-        Some(Layout { runs: runs.into(), lanes, before_last, apart, step })
+        Some(Layout { runs: runs.into(), lanes, before_last, apart, step, bounds })
+    }
+
+    /// The first word, and the one after the last, where the first lane's is `base`.
+    #[inline(always)]
+    pub(crate) fn span(&self, base: usize) -> (usize, usize) {
+        let at = |word: i32| base.wrapping_add_signed(word as isize);
+        (at(self.bounds.0), at(self.bounds.1))
     }
 }
 

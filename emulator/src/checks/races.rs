@@ -5,15 +5,15 @@ use super::access::described;
 use super::global_races::{Found, OwnRace, READS, Race as GlobalRace, WRITES};
 use super::order::{Sides, Strong};
 use super::stretch::{Stretch, stretches};
-use super::words::{self, Race};
+use super::words::{self, How, Race};
 use crate::exec::cta::place;
 use crate::exec::env::Env;
 use crate::exec::inst::{Flow, Inst};
-use crate::exec::lanes::{ALL, Lanes, Mask, lanes};
+use crate::exec::lanes::{Lanes, Mask, lanes};
 use crate::exec::patterns::Slot;
 use crate::finding::{FindingKind, Report};
 use crate::lower::form::{ACQUIRES, RELEASES, STRONG, WHOLE, WIDER};
-use crate::memory::access::{Access, Memory, Resolve};
+use crate::memory::access::{Access, Memory, Resolve, Shared};
 use crate::memory::{FIRST_OFFSET, GLOBAL_BASE, SHARED_WINDOW, WINDOW_BYTES};
 use crate::types::Space;
 
@@ -40,10 +40,11 @@ pub(crate) fn check_races<R: Resolve>(
         writes,
         strong: false,
         atomic: access == Access::Atomic,
-        whole: env.live != 0
-            && (inst.aux & WHOLE != 0 || access == Access::Load && mask == env.live),
+        whole: is_whole(env, inst, mask, access),
     };
-    if known && let Some(flow) = check_pattern::<R>(env, access, addresses, mask, bytes) {
+    if known
+        && let Some(flow) = check_pattern::<R>(env, access, addresses, (mask, bytes), How::Both)
+    {
         return flow;
     }
     match R::SPACE {
@@ -65,14 +66,20 @@ pub(crate) fn check_races<R: Resolve>(
     }
 }
 
+/// Whether the warp as a whole makes an access, see [`words::Access::whole`].
+#[inline(always)]
+fn is_whole(env: &Env<'_>, inst: &Inst, mask: Mask, access: Access) -> bool {
+    env.live != 0 && (inst.aux & WHOLE != 0 || access == Access::Load && mask == env.live)
+}
+
 /// As [`check_races`], for an access whose pattern is known, or a part of its lanes; nothing if it needs a closer look.
 #[inline(always)]
 fn check_pattern<R: Resolve>(
     env: &mut Env<'_>,
     access: words::Access,
     addresses: &Lanes<u64>,
-    mask: Mask,
-    bytes: u64,
+    (mask, bytes): (Mask, u64),
+    how: How,
 ) -> Option<Flow> {
     let Env { order, races, log, patterns, .. } = env;
     let pattern = patterns.last(Slot::of(access.pc, access.warp))?;
@@ -95,21 +102,31 @@ fn check_pattern<R: Resolve>(
     }
     let Some(words) = races else { return Some(Flow::Next) };
     let first = pattern.first(addresses).checked_sub(window + FIRST_OFFSET)?;
-    let base = first as usize / 4;
-    let whole = mask == pattern.mask();
-    let part = if whole || access.writes && pattern.layout()?.apart {
-        None
-    } else {
-        Some(pattern.layout_of(mask)?)
-    };
-    let done = match &part {
-        Some(part) => words.laid_out(order, access, part, (base, ALL)),
-        None => {
-            let lanes = if whole { ALL } else { mask };
-            words.laid_out(order, access, pattern.layout()?, (base, lanes))
-        }
-    };
-    done.then_some(Flow::Next)
+    words.by_pattern(order, access, pattern, (first, mask), how).then_some(Flow::Next)
+}
+
+/// Checks that a copy to shared memory which is issued now races with nothing. It writes when it lands.
+#[inline(always)]
+pub(crate) fn check_issued(
+    env: &mut Env<'_>,
+    (warp, inst, known): (u32, &Inst, bool),
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+) -> Flow {
+    if env.races.is_none() || mask == 0 {
+        return Flow::Next;
+    }
+    let whole = is_whole(env, inst, mask, Access::Store);
+    let access =
+        words::Access { warp, pc: inst.site, writes: true, strong: false, atomic: false, whole };
+    if known
+        && let Some(flow) =
+            check_pattern::<Shared>(env, access, addresses, (mask, bytes), How::Check)
+    {
+        return flow;
+    }
+    env.shared_access(access, addresses, mask, bytes)
 }
 
 /// Whether several threads can reach memory of a space.

@@ -7,6 +7,7 @@
 //! latest of them is kept.
 
 mod laid;
+mod recent;
 
 use std::ops::Range;
 
@@ -14,6 +15,9 @@ use super::order::seen::Seen;
 use super::order::{LAST_CLOCK, Order};
 use super::stretch::{Stretch, stretches};
 use crate::exec::lanes::{Lanes, Mask, lanes};
+pub(crate) use laid::How;
+pub(crate) use recent::Kept;
+use recent::{READ, RECORDED, Recent};
 
 /// Program counters that a record can hold.
 const PC_BITS: u32 = 22;
@@ -153,6 +157,7 @@ pub(crate) struct Words {
     writes: Records,
     /// By warp; without records where a warp has read nothing.
     reads: Vec<Records>,
+    recent: Recent,
 }
 
 /// What an access needs to know of the present.
@@ -252,6 +257,7 @@ impl Words {
         for records in self.reads.iter_mut().filter(|records| !records.when.is_empty()) {
             records.reset(words);
         }
+        self.recent.reset(words, warps);
     }
 
     /// Checks and remembers an access at offsets of bytes, all of them inside.
@@ -283,12 +289,7 @@ impl Words {
         access: Access,
         stretch: &Stretch,
     ) -> Option<Race> {
-        if !access.writes {
-            let own = &mut self.reads[access.warp as usize];
-            if own.when.is_empty() {
-                own.reset(self.words);
-            }
-        }
+        self.touch(order, access, stretch);
         let lanes = stretch.mask >> stretch.mask.trailing_zeros();
         let side_by_side = stretch.stride == stretch.bytes as i32
             && matches!(stretch.bytes, 4 | 8 | 16 | 32)
@@ -297,6 +298,26 @@ impl Words {
             return None;
         }
         self.each_word(order, access, stretch)
+    }
+
+    /// Notes that words are accessed whose records hold, or are about to hold, all that the check needs.
+    fn touch(&mut self, order: &Order, access: Access, stretch: &Stretch) {
+        let Access { warp, writes, .. } = access;
+        let (start, end) = stretch.bounds();
+        let (start, end) = (start as usize / 4, end.div_ceil(4) as usize);
+        self.recent.begin(order, warp, stretch.mask.trailing_zeros() as usize);
+        if writes {
+            if self.recent.look(warp, start, end).flags & READ != 0 {
+                (0..self.reads.len()).for_each(|warp| self.settle(warp));
+            }
+            self.recent.mark_write(warp, order.clock(warp), start, end);
+            return;
+        }
+        self.recent.mark(warp, start, end, RECORDED);
+        let own = &mut self.reads[warp as usize];
+        if own.when.is_empty() {
+            own.reset(self.words);
+        }
     }
 
     /// Handles lanes side by side of which no word needs a closer look; otherwise does nothing.
@@ -460,6 +481,7 @@ impl Words {
             let at = stretch.at(place) as usize;
             let part = if stretch.bytes >= 4 { 15 } else { ((1 << stretch.bytes) - 1) << (at % 4) };
             let range = at / 4..(at + stretch.bytes as usize).div_ceil(4);
+            self.recent.mark(warp, range.start, range.end, RECORDED);
             records.cover(range.start, range.end);
             for word in range {
                 if records.when[word].clock() <= clock {
@@ -480,6 +502,7 @@ impl Words {
     ) {
         let flags = COPIED | if atomic { ATOMIC | STRONG } else { 0 };
         let range = at.start / 4..at.end.div_ceil(4);
+        self.recent.mark_copy(clock, range.start, range.end);
         self.writes.cover(range.start, range.end);
         for word in range {
             self.writes.when[word] = Stamp(clock << 9 | 15 << 5 | flags);

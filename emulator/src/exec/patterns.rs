@@ -1,10 +1,13 @@
 //! How the lanes of an access lie to each other. An instruction in a loop mostly keeps that while it moves on, and with it
 //! the sectors or wavefronts that its accesses take, and what the checks of races have to look at.
 
+use std::sync::Arc;
+
 use super::lanes::{LANES, Lanes, Mask, lanes};
 use super::wide::{self, Routine};
 use crate::checks::layout::Layout;
 use crate::checks::stretch::{Stretch, stretches};
+use crate::checks::words::Kept;
 use crate::counters::{SharedTraffic, Traffic};
 use crate::memory::{GLOBAL_BASE, WINDOW_BYTES};
 
@@ -64,7 +67,8 @@ struct Again {
     /// As [`stretches`] gives them, by distance.
     stretches: Box<[Stretch]>,
     /// Made when somebody wants it.
-    layout: Option<Option<Layout>>,
+    layout: Option<Option<Arc<Layout>>>,
+    kept: Kept,
 }
 
 impl Patterns {
@@ -143,7 +147,8 @@ impl Pattern {
             let distance = self.distances.0[lane].cast_signed();
             span = (span.0.min(distance), span.1.max(distance));
         }
-        self.again = Some(Again { span, stretches: all.into(), layout: None });
+        self.again =
+            Some(Again { span, stretches: all.into(), layout: None, kept: Kept::default() });
     }
 
     /// The traffic of an access to global memory.
@@ -166,12 +171,12 @@ impl Pattern {
         })
     }
 
-    /// As [`Layout`], if the pattern has come again and has one.
+    /// As [`Layout`], if the pattern has come again and has one, and where that is kept.
     #[inline(always)]
-    pub(crate) fn layout(&mut self) -> Option<&Layout> {
-        let again = self.again.as_mut()?;
-        let make = || Layout::new(&self.distances, self.mask, self.bytes, again.span);
-        again.layout.get_or_insert_with(make).as_ref()
+    pub(crate) fn layout(&mut self) -> Option<(&Arc<Layout>, &mut Kept)> {
+        let Again { span, layout, kept, .. } = self.again.as_mut()?;
+        let make = || Layout::new(&self.distances, self.mask, self.bytes, *span).map(Arc::new);
+        Some((layout.get_or_insert_with(make).as_ref()?, kept))
     }
 
     /// As [`Pattern::layout`], for some of the lanes.

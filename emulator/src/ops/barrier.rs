@@ -64,7 +64,11 @@ impl Exec for Sync {
         };
         let lane = mask.trailing_zeros() as usize;
         if let Some(order) = &mut env.order {
-            order.arrive(id, warp.index, mask);
+            if inst.aux & ARRIVE != 0 {
+                order.arrive(id, warp.index, mask);
+            } else {
+                order.meet(id, warp.index, mask);
+            }
         }
         match env.barriers.arrive(id, mask, votes, (arriving, count, env.launch.threads)) {
             Arrival::Misuse(message) => env.fault(FindingKind::BarrierMisuse, lane, message),

@@ -4,11 +4,11 @@
 use super::Lowered;
 use crate::checks::access::in_flight::source_changed;
 use crate::checks::access::undefined;
-use crate::checks::words;
+use crate::checks::words::{self, How};
 use crate::exec::copies::Batch;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
+use crate::exec::lanes::{LANES, Lanes, Mask, lanes};
 use crate::exec::patterns;
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
@@ -17,8 +17,8 @@ use crate::lower::form::{Form, WHOLE, WIDE_ADDRESS};
 use crate::lower::symbols::Symbol;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
-    Access, Global, Memory, Refused, Resolve, Shared, addresses, count, global_access, observe,
-    permitted, refuse, report_race,
+    Access, Global, Memory, Refused, Resolve, Shared, addresses, check_issued, count,
+    global_access, permitted, refuse, report_race,
 };
 use crate::memory::cells::spots::Spots;
 use crate::memory::find;
@@ -154,7 +154,9 @@ fn copy<const BYTES: usize, const WORDS: usize>(
             return flow;
         }
     }
-    observe::<Shared>(env, (warp.index, inst), &to, mask, BYTES as u64, Access::Store)
+    let slot = patterns::Slot::of(inst.site, warp.index);
+    let known = count::<Shared>(env, slot, &to, mask, BYTES as u64, Access::Store);
+    check_issued(env, (warp.index, inst, known), &to, mask, BYTES as u64)
 }
 
 /// Reads whole sources that lie in one allocation; whether they do and may be read.
@@ -326,6 +328,9 @@ fn land(warp: &mut Warp, pc: u32, mask: Mask, newest: Option<u32>, env: &mut Env
     let Env { shared, races, order, patterns, log, launch, .. } = env;
     let memory = Memory { launch, shared, local: None };
     let own = log.as_ref().and_then(|log| log.written());
+    // Where accesses to bytes in flight are found, nobody has touched them since the copy was compared with all before.
+    let checked = launch.checks.contains(Checks::MEMORY);
+    let how = if checked { How::Record } else { How::Both };
     let (mut race, mut changed) = (None, None);
     let whole = mask == env.live;
     let Warp { copies, index, .. } = warp;
@@ -337,9 +342,8 @@ fn land(warp: &mut Warp, pc: u32, mask: Mask, newest: Option<u32>, env: &mut Env
             let (offsets, bytes) = (&copied.offsets, copied.bytes as u64);
             let slot = patterns::Slot::of(copied.site, access.warp);
             let pattern = patterns.of(slot, offsets, lanes, bytes);
-            let base = pattern.first(offsets) as usize / 4;
-            let layout = pattern.layout();
-            if layout.is_none_or(|l| !races.laid_out(order, access, l, (base, ALL))) {
+            let first = pattern.first(offsets);
+            if !races.by_pattern(order, access, pattern, (first, lanes), how) {
                 let found = races.access(order, access, offsets, lanes, bytes);
                 race = race.or(found.map(|found| (found, bytes)));
             }

@@ -206,13 +206,20 @@ pub(crate) struct Order {
     warps: Vec<WarpOrder>,
     arriving: Vec<Joint>,
     complete: Vec<Joint>,
-    /// What threads that have exited had done.
+    /// What threads that have exited had done, and how many these are.
     exited: Joint,
+    exited_threads: u32,
     /// Addresses at which threads of this CTA have synchronised with each other.
     objects: Objects,
     mbarriers: Phases,
     /// Asynchronous copies that have landed at an mbarrier.
     agent_clock: u32,
+    /// Threads that have arrived at each barrier and wait there.
+    waiting: Vec<u32>,
+    /// Threads of the CTA.
+    threads: u32,
+    /// See [`Order::meetings`].
+    meetings: u64,
 }
 
 impl Order {
@@ -221,7 +228,11 @@ impl Order {
         self.cta = cta;
         let count = present.len();
         self.warps.clear();
+        (self.threads, self.exited_threads, self.meetings) = (0, 0, 0);
+        self.waiting.clear();
+        self.waiting.resize(OBJECTS, 0);
         for present in present {
+            self.threads += present.count_ones();
             let knows = Knowledge { warps: vec![Seen::default(); count + 1], ..Default::default() };
             let class = Class { mask: present, knows, ..Default::default() };
             self.warps.push(WarpOrder { clock: 1, present, classes: vec![class] });
@@ -292,7 +303,20 @@ impl Order {
         self.warps[warp as usize].sync(warp as usize, mask);
     }
 
-    /// Lanes arrive at a barrier: what they have done comes before those that leave it.
+    /// Times that all threads of the CTA have met at a barrier: what any of them has done before the last one, but copies that
+    /// none has waited for, all know in what they do from now on.
+    #[inline(always)]
+    pub(crate) fn meetings(&self) -> u64 {
+        self.meetings
+    }
+
+    /// Lanes arrive at a barrier, at which they wait: what they have done comes before those that leave it.
+    pub(crate) fn meet(&mut self, id: u32, warp: u32, mask: Mask) {
+        self.waiting[id as usize % OBJECTS] += mask.count_ones();
+        self.arrive(id, warp, mask);
+    }
+
+    /// As [`Order::meet`], of lanes that go on at once.
     pub(crate) fn arrive(&mut self, id: u32, warp: u32, mask: Mask) {
         let own = &mut self.warps[warp as usize];
         own.sync(warp as usize, mask);
@@ -307,13 +331,17 @@ impl Order {
     pub(crate) fn completed(&mut self, id: u32, for_all: bool) {
         let at = id as usize % OBJECTS;
         self.complete[at] = std::mem::take(&mut self.arriving[at]);
+        let mut threads = std::mem::take(&mut self.waiting[at]);
         if for_all {
             self.complete[at].take(&self.exited);
+            threads += self.exited_threads;
         }
+        self.meetings += u64::from(threads == self.threads);
     }
 
     /// Lanes exit: what they have done comes before those that leave a barrier which would have waited for them.
     pub(crate) fn exit(&mut self, warp: u32, mask: Mask) {
+        self.exited_threads += mask.count_ones();
         self.warps[warp as usize].pass_on(warp as usize, mask, &mut self.exited);
     }
 
