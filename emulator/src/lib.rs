@@ -59,6 +59,7 @@ mod error;
 mod exec;
 mod finding;
 mod inspect;
+mod kept;
 mod launch;
 mod lex;
 mod lower;

@@ -87,6 +87,10 @@ fn check_pattern<R: Resolve>(
     let generic = R::SPACE == Space::Generic;
     if R::SPACE == Space::Global || generic && pattern.is_global(addresses) {
         let Some(log) = log else { return Some(Flow::Next) };
+        if !access.writes && mask == pattern.mask() && order.is_uniform(access.warp) {
+            let race = log.note_pattern(order, access, pattern, addresses);
+            return Some(race.map_or(Flow::Next, |race| report_own_race(env, &race)));
+        }
         let race = log.note(order, access, mask, |mask, each| {
             if mask == pattern.mask() {
                 pattern.stretches(addresses, each);

@@ -16,7 +16,6 @@ use super::order::{LAST_CLOCK, Order};
 use super::stretch::{Stretch, stretches};
 use crate::exec::lanes::{Lanes, Mask, lanes};
 pub(crate) use laid::How;
-pub(crate) use recent::Kept;
 use recent::{READ, RECORDED, Recent};
 
 /// Program counters that a record can hold.

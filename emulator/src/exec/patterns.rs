@@ -7,8 +7,8 @@ use super::lanes::{LANES, Lanes, Mask, lanes};
 use super::wide::{self, Routine};
 use crate::checks::layout::Layout;
 use crate::checks::stretch::{Stretch, stretches};
-use crate::checks::words::Kept;
 use crate::counters::{SharedTraffic, Traffic};
+use crate::kept::Kept;
 use crate::memory::{GLOBAL_BASE, WINDOW_BYTES};
 
 /// Patterns that are known of an instruction: those of warps with different numbers modulo half of this, and a copy's apart
@@ -60,15 +60,16 @@ pub(crate) struct Pattern {
 }
 
 /// What is worth being known of a pattern that comes again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Again {
     /// Least and largest distance.
     span: (i64, i64),
     /// As [`stretches`] gives them, by distance.
     stretches: Box<[Stretch]>,
+    kept_stretches: Kept,
     /// Made when somebody wants it.
     layout: Option<Option<Arc<Layout>>>,
-    kept: Kept,
+    kept_layout: Kept,
 }
 
 impl Patterns {
@@ -147,8 +148,7 @@ impl Pattern {
             let distance = self.distances.0[lane].cast_signed();
             span = (span.0.min(distance), span.1.max(distance));
         }
-        self.again =
-            Some(Again { span, stretches: all.into(), layout: None, kept: Kept::default() });
+        self.again = Some(Again { span, stretches: all.into(), ..Again::default() });
     }
 
     /// The traffic of an access to global memory.
@@ -174,7 +174,7 @@ impl Pattern {
     /// As [`Layout`], if the pattern has come again and has one, and where that is kept.
     #[inline(always)]
     pub(crate) fn layout(&mut self) -> Option<(&Arc<Layout>, &mut Kept)> {
-        let Again { span, layout, kept, .. } = self.again.as_mut()?;
+        let Again { span, layout, kept_layout: kept, .. } = self.again.as_mut()?;
         let make = || Layout::new(&self.distances, self.mask, self.bytes, *span).map(Arc::new);
         Some((layout.get_or_insert_with(make).as_ref()?, kept))
     }
@@ -197,6 +197,14 @@ impl Pattern {
             }
             None => stretches(addresses, self.mask, self.bytes, each),
         }
+    }
+
+    /// The stretches of a pattern that has come again, by their distance from the first lane, where they are kept, and the first
+    /// byte that any lane accesses and the one after the last.
+    #[inline(always)]
+    pub(crate) fn known_stretches(&mut self) -> Option<(&[Stretch], &mut Kept, (i64, i64))> {
+        let Again { span, stretches, kept_stretches, .. } = self.again.as_mut()?;
+        Some((stretches, kept_stretches, (span.0, span.1.wrapping_add_unsigned(self.bytes))))
     }
 
     /// Whether all of an access at these generic addresses is known to lie in global memory.

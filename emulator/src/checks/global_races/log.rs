@@ -1,16 +1,18 @@
 //! What one CTA has accessed in global memory.
 //!
-//! CTAs run on several threads of the host, so each keeps a log of its own. An instruction that comes back
-//! to the same addresses is one entry, so that a log grows with what is touched and not with time. Entries
-//! keep the knowledge of the first access of a round and the clock of the last: whatever races with any
-//! access in between races with one of the two.
+//! CTAs run on several threads of the host, so each keeps a log of its own: of what it writes or accesses strongly, an entry for
+//! each instruction and its addresses, so that a log grows with what is touched and not with time. Entries keep the knowledge of
+//! the first access of a round and the clock of the last: whatever races with any access in between races with one of the two.
+//! What is only read is written down apart ([`Reads`]).
 
 use super::own::{OwnPages, OwnRace};
+use super::reads::{How, Reads};
 use crate::checks::order::Order;
 use crate::checks::order::others::Others;
 use crate::checks::stretch::Stretch;
 use crate::checks::words::Access;
 use crate::exec::lanes::{Lanes, Mask};
+use crate::exec::patterns::Pattern;
 
 /// The entry writes.
 pub(crate) const WRITES: u8 = 1;
@@ -70,7 +72,15 @@ pub(crate) struct Log {
     /// Open-addressed: entries by what they access.
     index: Vec<u32>,
     versions: Vec<Others>,
+    pub(super) reads: Reads,
     own: OwnPages,
+}
+
+impl How {
+    fn entry(self, stretch: Stretch) -> Entry {
+        let How { pc, warp, issuer, kind, clock, version, round: time } = self;
+        Entry { stretch, pc, warp, issuer, kind, clock, version, time }
+    }
 }
 
 const EMPTY: u32 = u32::MAX;
@@ -92,13 +102,20 @@ impl Log {
     /// Ends a round: what comes now is new.
     pub(crate) fn next_round(&mut self) {
         self.fresh.clear();
+        self.reads.end_round();
         self.round += 1;
+    }
+
+    /// The number of this round.
+    pub(super) fn round(&self) -> u32 {
+        self.round
     }
 
     /// Keeps only what later CTAs need; gives the rest back.
     pub(crate) fn close(&mut self) -> (Vec<u32>, OwnPages) {
         self.fresh = Vec::new();
         self.entries.shrink_to_fit();
+        self.reads.close();
         self.own.clear();
         (std::mem::take(&mut self.index), std::mem::take(&mut self.own))
     }
@@ -118,24 +135,62 @@ impl Log {
         mask: Mask,
         mut stretches: impl FnMut(Mask, &mut dyn FnMut(Stretch)),
     ) -> Option<OwnRace> {
-        let Access { warp, pc, .. } = access;
-        let kind = kind(access);
-        let clock = order.clock(warp);
         let mut race = None;
-        for class in order.classes(warp) {
+        for class in order.classes(access.warp) {
             let mask = mask & class;
             if mask == 0 {
                 continue;
             }
-            let version = self.version(order.others(warp, mask.trailing_zeros() as usize));
-            let (time, warp) = (self.round, warp as u8);
+            let how = self.how(order, access, mask);
+            let Log { reads, own, .. } = self;
+            if how.kind & WRITES == 0 {
+                let mut all = Vec::new();
+                stretches(mask, &mut |stretch| all.push(stretch));
+                reads.add(how, all.iter().copied(), |page| own.note_read(page));
+                if !own.is_empty() {
+                    for stretch in &all {
+                        race = race.or(own.access(order, access, stretch, reads));
+                    }
+                }
+                continue;
+            }
             stretches(mask, &mut |stretch| {
-                let entry = Entry { stretch, pc, warp, issuer: warp, kind, clock, version, time };
-                self.add(entry);
-                race = race.or(self.own.access(order, access, &stretch, &self.entries));
+                self.add(how.entry(stretch));
+                race = race.or(self.own.access(order, access, &stretch, &mut self.reads));
             });
         }
         race
+    }
+
+    /// As [`Log::note`], for a read at places that a pattern knows, by all of its lanes.
+    #[inline(always)]
+    pub(crate) fn note_pattern(
+        &mut self,
+        order: &Order,
+        access: Access,
+        pattern: &mut Pattern,
+        addresses: &Lanes<u64>,
+    ) -> Option<OwnRace> {
+        let how = self.how(order, access, pattern.mask());
+        let Log { reads, own, .. } = self;
+        reads.add_pattern(how, pattern, addresses, |page| own.note_read(page));
+        if own.is_empty() {
+            return None;
+        }
+        let mut race = None;
+        pattern.stretches(addresses, |stretch| {
+            race = race.or(own.access(order, access, &stretch, reads));
+        });
+        race
+    }
+
+    /// How lanes that know the same make an access.
+    #[inline(always)]
+    fn how(&mut self, order: &Order, access: Access, mask: Mask) -> How {
+        let Access { warp, pc, .. } = access;
+        let version = self.version(order.others(warp, mask.trailing_zeros() as usize));
+        let (clock, kind, round, warp) = (order.clock(warp), kind(access), self.round, warp as u8);
+        How { pc, warp, issuer: warp, kind, clock, version, round }
     }
 
     /// Checks an access against those of the same CTA.
@@ -145,7 +200,7 @@ impl Log {
         access: Access,
         stretch: &Stretch,
     ) -> Option<OwnRace> {
-        self.own.access(order, access, stretch, &self.entries)
+        self.own.access(order, access, stretch, &mut self.reads)
     }
 
     /// Notes what a copy of one thread reads or writes; gives its race with an access of the same CTA, unless it
@@ -162,25 +217,22 @@ impl Log {
         }
         let access =
             Access { warp: issuer, pc, writes, strong: false, atomic: false, whole: false };
-        let kind = kind(access);
         let (warp, clock) = landed.unwrap_or((issuer, order.clock(issuer)));
-        let version = self.version(order.others(issuer, lane));
+        let how = How { warp: warp as u8, clock, ..self.how(order, access, 1 << lane) };
         let stretch = Stretch { address, mask: 1 << lane, stride: 0, bytes };
-        let (time, warp, issuer) = (self.round, warp as u8, issuer as u8);
-        self.add(Entry { stretch, pc, warp, issuer, kind, clock, version, time });
+        if writes {
+            self.add(how.entry(stretch));
+        } else {
+            let Log { reads, own, .. } = self;
+            reads.add(how, std::iter::once(stretch), |page| own.note_read(page));
+        }
         let own = landed.is_none().then(|| self.own_access(order, access, &stretch));
         own.flatten()
     }
 
     /// Lanes of a warp are about to execute an atomic operation: what they have read there was a guess.
     pub(crate) fn guessed(&mut self, warp: u32, mask: Mask, at: &Lanes<u64>) {
-        for &place in &self.fresh {
-            let entry = &mut self.entries[place as usize];
-            let own = u32::from(entry.warp) == warp && entry.stretch.mask & !mask == 0;
-            if own && entry.kind == READS && entry.stretch.is(at) {
-                entry.kind |= GUESS;
-            }
-        }
+        self.reads.guessed(warp, mask, at, self.round);
     }
 
     /// Notes a strong access of one lane; gives its entry.

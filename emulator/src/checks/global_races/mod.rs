@@ -4,11 +4,12 @@
 //! CTAs that run in one round do not synchronise in it, so their logs ([`log`]) are compared when it ends, one
 //! after the other: the result does not depend on the threads of the host. Strong accesses, by which CTAs
 //! synchronise, run when the round commits and are checked there. Each page of memory has the list of the
-//! log entries that touch it; reads are compared only where some CTA writes, so that what is only read costs
-//! one link. What this misses is listed in `SOUNDNESS.md`.
+//! log entries that touch it, and of the logs that only read it; reads are compared only where some CTA writes, so that a page that
+//! is only read costs a CTA one link. What this misses is listed in `SOUNDNESS.md`.
 
 mod log;
 mod own;
+mod reads;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -27,10 +28,12 @@ const MOST_LINKS: usize = 1 << 24;
 
 /// No link.
 const NONE: u32 = 0;
+/// In place of an entry: what a log has read of the page.
+const ALL_READS: u32 = u32::MAX;
 /// Pages that are kept together.
 const PAGES: usize = 512;
 
-/// An entry of a log in the list of a page.
+/// An entry of a log in the list of a page, or [`ALL_READS`].
 #[derive(Debug, Clone, Copy)]
 struct Link {
     log: u32,
@@ -190,13 +193,13 @@ impl GlobalRaces {
     /// Compares what a log has of this round with everything known, and adds it to that.
     pub(crate) fn merge(&mut self, number: usize) -> Option<Race> {
         let mut log = self.logs[number].take()?;
-        let mut race = None;
+        let mut race = self.merge_reads(number, &mut log);
         for &place in &log.fresh {
-            let entry = log.entries[place as usize];
-            race = self.compare(&log, number, &entry);
             if race.is_some() {
                 break;
             }
+            let entry = log.entries[place as usize];
+            race = self.compare(&log, number, &entry);
             if place >= log.linked {
                 log.listed |= self.link(number, place, &entry);
             }
@@ -204,6 +207,35 @@ impl GlobalRaces {
         log.linked = log.entries.len() as u32;
         log.next_round();
         self.logs[number] = Some(log);
+        race
+    }
+
+    /// Compares what a log has only read in this round where others write, and adds it to the lists of its pages.
+    fn merge_reads(&mut self, number: usize, log: &mut Log) -> Option<Race> {
+        let mut written = Vec::new();
+        for (page, before) in log.reads.pages_of_round(log.round()) {
+            let heads = self.pages.heads(page);
+            if heads.writes != NONE || heads.strong != NONE {
+                written.push(page);
+            }
+            if !before && self.links.len() < MOST_LINKS {
+                let next = std::mem::replace(&mut heads.reads, self.links.len() as u32);
+                self.links.push(Link { log: number as u32, entry: ALL_READS, next });
+                log.listed = true;
+            }
+        }
+        if written.is_empty() {
+            return None;
+        }
+        written.sort_unstable();
+        let mut race = None;
+        for read in log.reads.of_round(log.round()) {
+            let mut may = false;
+            read.stretch.pages(|page| may |= written.binary_search(&page).is_ok());
+            if may && race.is_none() {
+                race = self.compare(log, number, &read);
+            }
+        }
         race
     }
 
@@ -252,8 +284,7 @@ impl GlobalRaces {
             let heads = self.pages.heads(page);
             let head = match entry.kind {
                 kind if kind & STRONG != 0 => &mut heads.strong,
-                kind if kind & WRITES != 0 => &mut heads.writes,
-                _ => &mut heads.reads,
+                _ => &mut heads.writes,
             };
             let link =
                 Link { log: number as u32, entry: place, next: std::mem::replace(head, next) };
@@ -279,14 +310,21 @@ impl GlobalRaces {
             ];
             for (_, head) in lists.into_iter().filter(|(wanted, _)| *wanted) {
                 if found.is_none() {
-                    found = self.search(head, log, number, entry);
+                    found = self.search((head, page), log, number, entry);
                 }
             }
         });
         found
     }
 
-    fn search(&self, head: u32, log: &Log, number: usize, entry: &Entry) -> Option<Race> {
+    /// The first access in the list of a page that races with this one.
+    fn search(
+        &mut self,
+        (head, page): (u32, u64),
+        log: &Log,
+        number: usize,
+        entry: &Entry,
+    ) -> Option<Race> {
         let mut at = head;
         while at != NONE {
             let Link { log: other, entry: place, next } = self.links[at as usize];
@@ -294,54 +332,66 @@ impl GlobalRaces {
             if other as usize == number {
                 continue;
             }
-            let Some(other) = &self.logs[other as usize] else { continue };
-            let theirs = &other.entries[place as usize];
-            let kinds = theirs.kind | entry.kind;
-            if kinds & WRITES == 0 || kinds & (GUESS | STRONG) == GUESS | STRONG {
-                continue;
-            }
-            if theirs.clock == LAST_CLOCK {
-                continue;
-            }
-            let known = log.knowledge(entry).get(other.cta);
-            let seen = |lane| {
-                known.is_some_and(|warps| warps[theirs.warp as usize].covers(lane, theirs.clock))
+            let Some(other) = &mut self.logs[other as usize] else { continue };
+            let race = if place == ALL_READS {
+                other.reads.index();
+                let mut reads = other.reads.on_page(page, usize::MAX);
+                reads.find_map(|read| meet((log, entry), (other, &read)))
+            } else {
+                meet((log, entry), (other, &other.entries[place as usize]))
             };
-            let meets = entry.stretch.meets(&theirs.stretch).find(|&(_, lane, _)| !seen(lane));
-            if let Some((lane, other_lane, address)) = meets
-                && !self.observed(log, entry, theirs)
-            {
-                let party = |cta, entry: &Entry, lane| Party {
-                    cta,
-                    warp: entry.issuer,
-                    lane,
-                    pc: entry.pc,
-                    kind: entry.kind,
-                    bytes: entry.stretch.bytes,
-                };
-                return Some(Race {
-                    address,
-                    second: party(log.cta, entry, lane),
-                    first: party(other.cta, theirs, other_lane),
-                });
+            if race.is_some() {
+                return race;
             }
         }
         None
     }
+}
 
-    /// Whether a strong access of the same CTA to the same place has come after theirs and has seen it: what is
-    /// observed comes before (PTX ISA, "Memory Consistency Model: Causality order").
-    fn observed(&self, log: &Log, entry: &Entry, theirs: &Entry) -> bool {
-        let strong = |kind: u8| kind & STRONG != 0;
-        if strong(entry.kind) || !strong(theirs.kind) {
-            return false;
-        }
-        let own = |other: &&Entry| {
-            strong(other.kind)
-                && other.kind & READS != 0
-                && other.time > theirs.time
-                && other.stretch.address == theirs.stretch.address
-        };
-        log.entries.iter().find(own).is_some()
+/// The race of an access with one of another CTA that was known before, if they race.
+fn meet((log, entry): (&Log, &Entry), (other, theirs): (&Log, &Entry)) -> Option<Race> {
+    let kinds = theirs.kind | entry.kind;
+    if kinds & WRITES == 0 || kinds & (GUESS | STRONG) == GUESS | STRONG {
+        return None;
     }
+    if theirs.clock == LAST_CLOCK {
+        return None;
+    }
+    let known = log.knowledge(entry).get(other.cta);
+    let seen =
+        |lane| known.is_some_and(|warps| warps[theirs.warp as usize].covers(lane, theirs.clock));
+    let (lane, other_lane, address) =
+        entry.stretch.meets(&theirs.stretch).find(|&(_, lane, _)| !seen(lane))?;
+    if observed(log, entry, theirs) {
+        return None;
+    }
+    let party = |cta, entry: &Entry, lane| Party {
+        cta,
+        warp: entry.issuer,
+        lane,
+        pc: entry.pc,
+        kind: entry.kind,
+        bytes: entry.stretch.bytes,
+    };
+    Some(Race {
+        address,
+        second: party(log.cta, entry, lane),
+        first: party(other.cta, theirs, other_lane),
+    })
+}
+
+/// Whether a strong access of the same CTA to the same place has come after theirs and has seen it: what is
+/// observed comes before (PTX ISA, "Memory Consistency Model: Causality order").
+fn observed(log: &Log, entry: &Entry, theirs: &Entry) -> bool {
+    let strong = |kind: u8| kind & STRONG != 0;
+    if strong(entry.kind) || !strong(theirs.kind) {
+        return false;
+    }
+    let own = |other: &&Entry| {
+        strong(other.kind)
+            && other.kind & READS != 0
+            && other.time > theirs.time
+            && other.stretch.address == theirs.stretch.address
+    };
+    log.entries.iter().find(own).is_some()
 }

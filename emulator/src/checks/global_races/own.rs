@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 use super::Mix;
-use super::log::{Entry, READS, STRONG, STRONG_INSIDE, WRITES};
+use super::log::STRONG_INSIDE;
+use super::reads::Reads;
 use crate::checks::order::Order;
 use crate::checks::stretch::{PAGE, Stretch};
 use crate::checks::words::{Access, Race, Words};
 
 /// Pages that are followed at a time: of what a CTA writes, the last 2 MiB or more.
 const MOST_PAGES: usize = 512;
-/// Entries of the log that are searched for reads of a page which is written for the first time.
-const MOST_ENTRIES: usize = 4096;
+/// Reads of a page that are looked at where it is written for the first time.
+const MOST_READS: usize = 4096;
 /// Bits of the set of pages that have been read.
 const READ_BITS: u64 = 4096;
 
@@ -52,34 +53,20 @@ impl OwnPages {
         self.read.fill(0);
     }
 
-    /// Checks and remembers an access; `entries` are those of the CTA so far, this one among them.
-    #[inline(always)]
+    /// A page is read, at least once in each round in which it is.
+    pub(super) fn note_read(&mut self, page: u64) {
+        self.read.resize(READ_BITS as usize / 64, 0);
+        self.read[(page % READ_BITS / 64) as usize] |= 1 << (page % 64);
+    }
+
+    /// Checks and remembers an access; `reads` are those of the CTA so far, this one among them.
+    #[inline(never)]
     pub(super) fn access(
         &mut self,
         order: &Order,
         access: Access,
         stretch: &Stretch,
-        entries: &[Entry],
-    ) -> Option<OwnRace> {
-        if !access.writes {
-            self.read.resize(READ_BITS as usize / 64, 0);
-            stretch.pages(|page| {
-                self.read[(page % READ_BITS / 64) as usize] |= 1 << (page % 64);
-            });
-            if self.pages.is_empty() {
-                return None;
-            }
-        }
-        self.follow(order, access, stretch, entries)
-    }
-
-    #[inline(never)]
-    fn follow(
-        &mut self,
-        order: &Order,
-        access: Access,
-        stretch: &Stretch,
-        entries: &[Entry],
+        reads: &mut Reads,
     ) -> Option<OwnRace> {
         let mut found = None;
         stretch.pages(|page| {
@@ -87,7 +74,7 @@ impl OwnPages {
                 return;
             }
             let Some(part) = stretch.within(page) else { return };
-            let words = self.words(page, order, entries);
+            let words = self.words(page, order, reads);
             found = words.stretch(order, access, &part).map(|race| OwnRace {
                 race,
                 address: page * PAGE + race.offset,
@@ -99,7 +86,7 @@ impl OwnPages {
     }
 
     /// The words of a page that has been written or is about to be.
-    fn words(&mut self, page: u64, order: &Order, entries: &[Entry]) -> &mut Words {
+    fn words(&mut self, page: u64, order: &Order, reads: &mut Reads) -> &mut Words {
         if self.pages.len() >= MOST_PAGES && !self.pages.contains_key(&page) {
             self.spare.extend(self.pages.drain().map(|(_, words)| words));
         }
@@ -109,11 +96,10 @@ impl OwnPages {
             words.reset(PAGE as usize / 4, order.agent() as usize);
             let bits = read.get((page % READ_BITS / 64) as usize).copied().unwrap_or(0);
             if bits >> (page % 64) & 1 != 0 {
-                let latest = &entries[entries.len().saturating_sub(MOST_ENTRIES)..];
-                let reads = |e: &&Entry| e.kind & (READS | WRITES) == READS && e.warp == e.issuer;
-                for entry in latest.iter().filter(reads) {
+                reads.index();
+                for entry in reads.on_page(page, MOST_READS).filter(|e| e.warp == e.issuer) {
                     let (warp, pc) = (entry.warp.into(), entry.pc);
-                    let strong = entry.kind & (STRONG | STRONG_INSIDE) != 0;
+                    let strong = entry.kind & STRONG_INSIDE != 0;
                     let access =
                         Access { warp, pc, writes: false, strong, atomic: false, whole: false };
                     if let Some(part) = entry.stretch.within(page) {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::recent::{self, Kept, Look, READ, RECORDED};
+use super::recent::{self, Look, READ, RECORDED};
 use super::{
     ATOMIC, Access, COPIED, MIXED, PC_BITS, PC_MASK, Records, STRONG, Stamp, WHOLE, Words,
 };
@@ -12,6 +12,7 @@ use crate::checks::order::{LAST_CLOCK, Order};
 use crate::exec::lanes::{ALL, Mask};
 use crate::exec::patterns::Pattern;
 use crate::exec::wide::{self, Routine};
+use crate::kept::Kept;
 
 /// What an access is compared with: clocks as the least stamps that are too late.
 #[derive(Clone, Copy)]

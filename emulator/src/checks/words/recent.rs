@@ -6,11 +6,11 @@
 //! word; the few that a later write meets go into the records of their words then.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Access, Words};
 use crate::checks::layout::Layout;
 use crate::checks::order::Order;
+use crate::kept::{Id, Kept};
 
 /// Words of a block.
 const BLOCK: usize = 64;
@@ -48,13 +48,6 @@ pub(super) struct Read {
     end: u32,
 }
 
-/// Where some [`Recent`] keeps a layout.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Kept {
-    id: u64,
-    index: u32,
-}
-
 /// What accesses to some blocks have to look at.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
@@ -72,16 +65,11 @@ pub(super) struct Recent {
     pub(super) reads: Vec<Vec<Read>>,
     pub(super) layouts: Vec<Arc<Layout>>,
     /// Of no other, and of this one only until it is reset.
-    id: u64,
+    id: Id,
     /// The meeting that all of this came after, see [`Order::meetings`].
     meetings: u64,
     /// Clock of the last write of each warp, and of the agent of copies.
     last_writes: Vec<u32>,
-}
-
-fn next_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The block of a word.
@@ -98,7 +86,7 @@ fn owner(warp: u32) -> u16 {
 
 impl Recent {
     pub(super) fn reset(&mut self, words: usize, warps: usize) {
-        self.id = next_id();
+        self.id = Id::new();
         self.blocks.clear();
         self.blocks.resize(words.div_ceil(BLOCK), 0);
         self.reads.resize_with(warps, Vec::new);
@@ -198,11 +186,11 @@ impl Recent {
     /// The number of a layout; `kept` is where it was last found.
     #[inline(always)]
     pub(super) fn keep(&mut self, layout: &Arc<Layout>, kept: &mut Kept) -> u32 {
-        if kept.id != self.id {
-            *kept = Kept { id: self.id, index: self.layouts.len() as u32 };
+        if !kept.is_of(&self.id) {
+            *kept = Kept::new(&self.id, self.layouts.len() as u32);
             self.layouts.push(layout.clone());
         }
-        kept.index
+        kept.index()
     }
 
     /// Writes down a read of a layout, by its number, from word `base` on. There has to be room.
@@ -237,7 +225,7 @@ impl Recent {
     /// Forgets all layouts, which no read may need any more.
     pub(super) fn drop_layouts(&mut self) {
         self.layouts.clear();
-        self.id = next_id();
+        self.id = Id::new();
     }
 
     /// Drops the reads of a warp that a later one repeats.
