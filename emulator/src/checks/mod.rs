@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 mod deadlock;
+mod detours;
 pub(crate) mod global_races;
 pub(crate) mod layout;
 pub(crate) mod membermask;

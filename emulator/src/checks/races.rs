@@ -69,7 +69,7 @@ pub(crate) fn check_races<R: Resolve>(
 /// Whether the warp as a whole makes an access, see [`words::Access::whole`].
 #[inline(always)]
 fn is_whole(env: &Env<'_>, inst: &Inst, mask: Mask, access: Access) -> bool {
-    env.live != 0 && (inst.aux & WHOLE != 0 || access == Access::Load && mask == env.live)
+    access == Access::Load && env.live != 0 && (mask == env.live || inst.aux & WHOLE != 0)
 }
 
 /// As [`check_races`], for an access whose pattern is known, or a part of its lanes; nothing if it needs a closer look.
@@ -121,9 +121,14 @@ pub(crate) fn check_issued(
     if env.races.is_none() || mask == 0 {
         return Flow::Next;
     }
-    let whole = is_whole(env, inst, mask, Access::Store);
-    let access =
-        words::Access { warp, pc: inst.site, writes: true, strong: false, atomic: false, whole };
+    let access = words::Access {
+        warp,
+        pc: inst.site,
+        writes: true,
+        strong: false,
+        atomic: false,
+        whole: false,
+    };
     if known
         && let Some(flow) =
             check_pattern::<Shared>(env, access, addresses, (mask, bytes), How::Check)

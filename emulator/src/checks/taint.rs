@@ -8,11 +8,13 @@
 //!
 //! Undefined bits are followed one by one through moves, selections, shuffles and bit operations: which bits of the result
 //! depend on them is found by running the instruction again with other values for them. Arithmetic makes the whole result of
-//! a lane undefined. A warp without undefined values pays nothing for this.
+//! a lane undefined. A branch that an undefined value decides is no finding if it only goes around such instructions
+//! ([`crate::checks::detours`]). A warp without undefined values pays nothing for this.
 
 use std::collections::HashMap;
 
 use crate::checks::access::explain;
+use crate::checks::detours::Detour;
 use crate::checks::outputs::may_be_undefined;
 use crate::exec::env::Env;
 use crate::exec::inst::{Flow, Inst};
@@ -89,6 +91,8 @@ pub(crate) struct Taint {
     marks: HashMap<Slot, Mark>,
     origins: Vec<Origin>,
     pending: Pending,
+    /// Lanes that an undefined value has sent one way or another.
+    detours: Vec<Detour>,
 }
 
 impl Taint {
@@ -123,6 +127,21 @@ impl Taint {
     /// Undefined bits of a register.
     pub(crate) fn bits(&self, slot: Slot) -> Lanes<u64> {
         self.marks.get(&slot).map_or_else(Lanes::default, |mark| mark.bits)
+    }
+
+    /// Makes undefined what lanes that come to the end of a detour may have written there.
+    fn arrive(&mut self, pc: u32, active: Mask) {
+        if self.detours.is_empty() {
+            return;
+        }
+        let mut detours = std::mem::take(&mut self.detours);
+        for detour in &mut detours {
+            let lanes = detour.arrived(pc, active);
+            let undefined = Undefined { lanes, origin: detour.origin };
+            detour.writes.iter().for_each(|&slot| self.set_lanes(slot, lanes, undefined));
+        }
+        detours.retain(|detour| detour.lanes != 0);
+        self.detours = detours;
     }
 
     fn origin(&mut self, origin: Origin) -> u32 {
@@ -225,10 +244,17 @@ pub(crate) fn before(
     let step = kernel.flow.step(pc);
     let inst = &kernel.code[pc as usize];
     let Warp { regs, taint: Some(taint), .. } = warp else { return Ok(()) };
+    taint.arrive(pc, active);
     let guard = step.guard.map_or(Undefined::default(), |g| taint.union(&[g], active));
     if guard.lanes != 0 && !step.passage.is_plain() {
-        blame(taint, env, guard, pc, "decides whether it runs");
-        return Err(());
+        let branch = step.passage == Passage::Branch;
+        match branch.then(|| Detour::new(kernel, pc, guard.lanes, guard.origin)).flatten() {
+            Some(detour) => taint.detours.push(detour),
+            None => {
+                blame(taint, env, guard, pc, "decides whether it runs");
+                return Err(());
+            }
+        }
     }
     let operands = match step.passage {
         Passage::Load | Passage::Store => taint.union(&[address_slot(inst)], mask),
@@ -248,7 +274,7 @@ pub(crate) fn before(
         }
     }
     taint.pending = match step.passage {
-        Passage::Load | Passage::Store | Passage::Defined => {
+        Passage::Load | Passage::Store | Passage::Branch | Passage::Defined => {
             step.writes.iter().for_each(|&w| taint.set_lanes(w, mask, Undefined::default()));
             Pending::Done
         }
@@ -291,7 +317,7 @@ pub(crate) fn after(warp: &mut Warp, env: &mut Env<'_>, pc: u32, mask: Mask) {
             }
         }
     }
-    if warp.taint.as_ref().is_some_and(|taint| taint.marks.is_empty()) {
+    if warp.taint.as_ref().is_some_and(|t| t.marks.is_empty() && t.detours.is_empty()) {
         warp.taint = None;
     }
 }

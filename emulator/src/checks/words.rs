@@ -62,12 +62,6 @@ impl Stamp {
     fn conflicts(self, other: Stamp) -> bool {
         self.bytes() & other.bytes() != 0 && self.0 & other.0 & STRONG == 0
     }
-
-    /// Whether a load is one by the whole warp, and this a copy of the same warp.
-    #[inline(always)]
-    fn copies_after(self, load: Stamp) -> bool {
-        self.0 & load.0 & WHOLE != 0
-    }
 }
 
 /// Who wrote: warp (5 bits), lane (5), program counter.
@@ -127,8 +121,8 @@ pub(crate) struct Access {
     /// Reads and writes at once. A plain read does not race with it: it may be the first guess of a loop around
     /// `atom.cas`, as CUDA's headers have it.
     pub(crate) atomic: bool,
-    /// A load by all lanes of the warp at once, or an asynchronous copy. What has been copied, and waited for by all lanes at once, comes
-    /// before all that the warp does then, and such a load before what the warp copies then.
+    /// The warp as a whole makes it: a load by all its lanes at once, or copies for which they have waited at once. It comes before all
+    /// that the warp does then.
     pub(crate) whole: bool,
 }
 
@@ -341,8 +335,7 @@ impl Words {
             }
             let (floor, own) = (side.seen[warp].floor(), warp == access.warp as usize);
             let after = |when: Stamp, who: u32, lane: usize| {
-                when.clock() <= floor
-                    || own && (side.is_read_of(who, lane) || side.stamp.copies_after(when))
+                when.clock() <= floor || own && (side.is_read_of(who, lane) || when.is(WHOLE))
             };
             if !side.all(records, &range, after) {
                 return false;
@@ -414,7 +407,7 @@ impl Words {
             let who = records.who[word];
             let (first, last) = (upper(who) as usize, lower(who));
             let own = warp == now.access.warp as usize;
-            if own && now.stamp.copies_after(when) {
+            if own && when.is(WHOLE) {
                 continue;
             }
             let before =

@@ -21,6 +21,8 @@ pub(crate) enum Passage {
     Load,
     /// Stores: the address has to be defined; the instruction sees to the values.
     Store,
+    /// A branch to one place: the guard has to be defined, with exceptions.
+    Branch,
     /// Every operand has to be defined.
     Defined,
 }
@@ -37,6 +39,7 @@ impl Passage {
             ("st" | "stmatrix", _) => Passage::Store,
             ("wmma", _) if modifiers.first() == Some(&"load") => Passage::Load,
             ("wmma", _) if modifiers.first() == Some(&"store") => Passage::Store,
+            ("bra", _) => Passage::Branch,
             (_, Matrix) => Passage::Product,
             (_, Warp) => Passage::Across,
             (_, Memory | Atomic | Copy | Barrier | Control) => Passage::Defined,

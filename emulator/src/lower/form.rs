@@ -25,7 +25,7 @@ pub(crate) const WIDER: u32 = 1 << 17;
 pub(crate) const ACQUIRES: u32 = 1 << 18;
 /// Flag in [`Inst::aux`] of strong memory instructions: a release operation.
 pub(crate) const RELEASES: u32 = 1 << 19;
-/// The whole warp loads, or copies: see [`crate::checks::words::Access::whole`].
+/// The whole warp loads, whichever lanes give addresses: see [`crate::checks::words::Access::whole`].
 pub(crate) const WHOLE: u32 = 1 << 20;
 
 /// Where an address operand points.

@@ -13,7 +13,7 @@ use crate::exec::patterns;
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
 use crate::launch::Checks;
-use crate::lower::form::{Form, WHOLE, WIDE_ADDRESS};
+use crate::lower::form::{Form, WIDE_ADDRESS};
 use crate::lower::symbols::Symbol;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
@@ -38,7 +38,6 @@ const IGNORE_SOURCE: u32 = 1 << 8;
 
 /// Destination: base slot `b`, offset `p`, [`WIDE_ADDRESS`] in `c`; size in `d`; source size at `m`, negated by `list[0]`.
 fn cp_async(f: &mut Form<'_, '_>) -> Lowered {
-    f.inst.aux |= WHOLE;
     let (slot, wide, offset, _) = f.address_parts(Space::Shared)?;
     f.inst.b = slot;
     f.inst.p = offset as u32;

@@ -247,8 +247,7 @@ impl Words {
                 continue;
             }
             let limit = after(floor);
-            let whole = if access.whole { WHOLE } else { 0 };
-            if !by_step!(layout, AfterReads { reads, limit, own, whole, layout, base }) {
+            if !by_step!(layout, AfterReads { reads, limit, own, layout, base }) {
                 return false;
             }
         }
@@ -406,7 +405,6 @@ struct AfterReads<'a, const STEP: usize> {
     reads: &'a Records,
     limit: u32,
     own: bool,
-    whole: u32,
     layout: &'a Layout,
     base: usize,
 }
@@ -416,7 +414,7 @@ impl<const STEP: usize> Routine for AfterReads<'_, STEP> {
 
     #[inline(always)]
     fn run(self) -> bool {
-        let AfterReads { reads: Records { when, who, low, high }, limit, own, whole, .. } = self;
+        let AfterReads { reads: Records { when, who, low, high }, limit, own, .. } = self;
         for Run { start, end, lanes, .. } in Runs::of(self.layout, self.base) {
             if *low >= end || *high <= start {
                 continue;
@@ -430,7 +428,7 @@ impl<const STEP: usize> Routine for AfterReads<'_, STEP> {
             let mut late = u32::from(!own);
             for index in 0..lanes.len() {
                 let same_lane = (who[index] ^ lanes[index]) >> PC_BITS == 0;
-                let in_turn = same_lane | (when[index].0 & whole != 0);
+                let in_turn = same_lane | (when[index].0 & WHOLE != 0);
                 late |= u32::from((when[index].0 >= limit) & !in_turn);
             }
             if late != 0 {
