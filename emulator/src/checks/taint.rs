@@ -65,6 +65,8 @@ enum Pending {
     Done,
     /// Makes them undefined in these lanes.
     Set(Undefined),
+    /// Makes these bits undefined, on account of a load.
+    Bits(Box<Lanes<u64>>, u32),
     /// Has them found out by running it again on these operands. The lanes of the second are undefined in any case.
     Try { operands: Vec<Operand>, guard: Undefined },
 }
@@ -281,6 +283,11 @@ pub(crate) fn before(
         Passage::Across if operands.lanes != 0 => {
             Pending::Set(Undefined { lanes: ALL, ..operands })
         }
+        Passage::Halves | Passage::Pair(_) if operands.lanes != 0 && guard.lanes & mask == 0 => {
+            let bits = |&slot: &Slot| taint.bits(slot);
+            let reads: Vec<_> = step.reads.iter().map(bits).collect();
+            Pending::Bits(Box::new(in_parts(step.passage, &reads)), operands.origin)
+        }
         Passage::Tried | Passage::Product if operands.lanes != 0 => {
             let operand = |&slot: &Slot| {
                 let bits = taint.marks.get(&slot).map(|mark| mark.bits);
@@ -306,6 +313,9 @@ pub(crate) fn after(warp: &mut Warp, env: &mut Env<'_>, pc: u32, mask: Mask) {
         Pending::Set(undefined) => {
             step.writes.iter().for_each(|&w| taint.set_lanes(w, mask, undefined));
         }
+        Pending::Bits(bits, origin) => {
+            step.writes.iter().for_each(|&w| taint.set(w, mask, &bits, origin));
+        }
         Pending::Try { operands, guard } => {
             let origin = taint.union(step.reads, ALL).origin;
             let results = tried(warp, env, (pc, mask), &operands);
@@ -320,6 +330,26 @@ pub(crate) fn after(warp: &mut Warp, env: &mut Env<'_>, pc: u32, mask: Mask) {
     if warp.taint.as_ref().is_some_and(|t| t.marks.is_empty() && t.detours.is_empty()) {
         warp.taint = None;
     }
+}
+
+/// The undefined bits of a result of which each part depends on a part of the operands, or on one of them.
+fn in_parts(passage: Passage, reads: &[Lanes<u64>]) -> Lanes<u64> {
+    let mut out = Lanes::default();
+    for lane in 0..LANES {
+        let part = |undefined: bool, bits: u64| if undefined { bits } else { 0 };
+        let all = reads.iter().fold(0, |all, bits| all | bits.0[lane]);
+        out.0[lane] = match (passage, reads) {
+            (Passage::Pair(width), [upper, lower]) => {
+                let low = (1 << width) - 1;
+                part(upper.0[lane] != 0, low << width) | part(lower.0[lane] != 0, low)
+            }
+            (Passage::Halves, _) => {
+                part(all & 0xffff != 0, 0xffff) | part(all >> 16 != 0, 0xffff_0000)
+            }
+            _ => part(all != 0, u64::MAX),
+        };
+    }
+    out
 }
 
 /// Finds which bits of the results depend on undefined operands, by running the instruction again, in the lanes of `mask`, with

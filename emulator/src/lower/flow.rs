@@ -11,6 +11,10 @@ pub(crate) enum Passage {
     /// A lane's results are undefined if one of its operands is.
     #[default]
     Through,
+    /// As above, each half of a lane's result on its own: arithmetic on two numbers of 16 bits.
+    Halves,
+    /// Two conversions side by side, of so many bits each: the first operand into the upper part of the result.
+    Pair(u8),
     /// Moves, selections, shuffles, bits: which bits of the results depend on undefined operands is found by trying values.
     Tried,
     /// Matrix products: as above, with values that cannot cancel.
@@ -31,8 +35,16 @@ impl Passage {
     /// The passage of an instruction of this class, opcode and modifiers.
     pub(crate) fn of(class: InstructionClass, opcode: &str, modifiers: &[&str]) -> Passage {
         use InstructionClass::*;
+        let has = |modifier| modifiers.contains(&modifier);
         match (opcode, class) {
             ("selp" | "slct" | "shfl" | "movmatrix", _) | (_, Bits | Move) => Passage::Tried,
+            ("cvt", _) if has("f32") && (has("f16x2") || has("bf16x2")) => Passage::Pair(16),
+            ("cvt", _) if has("f32") && (has("e4m3x2") || has("e5m2x2")) => Passage::Pair(8),
+            ("add" | "sub" | "mul" | "fma" | "min" | "max" | "neg" | "abs" | "ex2" | "tanh", _)
+                if ["f16x2", "bf16x2", "u16x2", "s16x2"].into_iter().any(has) =>
+            {
+                Passage::Halves
+            }
             // Between integers, bits are kept; a float is no longer the one it was if any bit of it is another.
             ("cvt", _) if !modifiers.iter().any(|m| m.contains('f')) => Passage::Tried,
             ("ld" | "ldu" | "ldmatrix", _) => Passage::Load,
@@ -49,7 +61,7 @@ impl Passage {
 
     /// Whether all that the instruction does is to write registers of its own lanes.
     pub(crate) fn is_plain(self) -> bool {
-        matches!(self, Passage::Through | Passage::Tried)
+        matches!(self, Passage::Through | Passage::Halves | Passage::Pair(_) | Passage::Tried)
     }
 }
 
