@@ -175,6 +175,26 @@ pub(crate) fn global_access(
     }
 }
 
+/// As [`global_access`], for a read whose pattern is known by now.
+#[inline(always)]
+pub(crate) fn global_read(
+    env: &mut Env<'_>,
+    access: words::Access,
+    slot: Slot,
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+) -> Flow {
+    let Env { order, log, patterns, .. } = &mut *env;
+    let (Some(order), Some(log)) = (order, log) else { return Flow::Next };
+    match patterns.last(slot).filter(|p| p.mask() == mask && order.is_uniform(access.warp)) {
+        None => global_access(env, access, addresses, mask, bytes),
+        Some(pattern) => log
+            .note_pattern(order, access, pattern, addresses)
+            .map_or(Flow::Next, |race| report_own_race(env, &race)),
+    }
+}
+
 /// Orders threads by a strong access, and checks that of global memory.
 #[inline(never)]
 fn synchronise<R: Resolve>(

@@ -4,8 +4,9 @@
 //! allows: when a thread waits for the group that the copy belongs to. Until then the bytes are marked
 //! [`IN_FLIGHT`], so that any access to them is a finding. Groups are counted per thread.
 
-use super::lanes::{LANES, Lanes, Mask, lanes};
+use super::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use super::mbarrier::Mbarriers;
+use crate::checks::stretch::PAGE;
 use crate::memory::access::{Global, Memory, Resolve};
 use crate::memory::cells::spots::Spots;
 use crate::memory::region::{IN_FLIGHT, INIT, Region};
@@ -95,17 +96,36 @@ impl Issued {
         self.mask &= !landing;
     }
 
-    /// A lane of these whose source no longer holds what was copied, and where that is. `may` tells addresses that the CTA
-    /// may have written.
+    /// A lane of these whose source no longer holds what was copied, and where that is. `may` tells pages that the CTA may have
+    /// written.
     pub(crate) fn changed(
         &self,
         memory: &Memory<'_>,
         lanes_of: Mask,
         may: impl Fn(u64) -> bool,
     ) -> Option<(usize, u64)> {
-        lanes(lanes_of & self.followed).find_map(|lane| {
+        let asked = lanes_of & self.followed;
+        if asked == ALL {
+            let (mut low, mut high) = (u64::MAX, 0);
+            for &from in &self.sources.0 {
+                (low, high) = (low.min(from), high.max(from));
+            }
+            let (first, last) = (low / PAGE, high / PAGE);
+            if last - first < 4 && !(first..=last).any(&may) {
+                return None;
+            }
+        }
+        let mut last = None;
+        lanes(asked).find_map(|lane| {
             let from = self.sources.0[lane];
-            if !may(from) {
+            // Mostly a page holds what many lanes copy. An aligned copy lies in one page.
+            let page = from / PAGE;
+            let written = match last {
+                Some((known, written)) if known == page => written,
+                _ => may(page),
+            };
+            last = Some((page, written));
+            if !written {
                 return None;
             }
             let found = Global::find(memory, &mut 0, lane, from, self.bytes as u64);

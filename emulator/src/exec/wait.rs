@@ -48,7 +48,7 @@ impl Cta<'_> {
                 |at| wanted.contains(&at),
                 |copied, lane, mbarrier| {
                     if let (Some(own), None) = (own, changed) {
-                        let found = copied.changed(&memory, 1 << lane, |at| own.holds(at));
+                        let found = copied.changed(&memory, 1 << lane, |page| own.holds(page));
                         changed = found.map(|found| (found, copied.site));
                     }
                     let Some(order) = order else { return };

@@ -4,7 +4,8 @@ use super::region::Region;
 use super::{FIRST_OFFSET, GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 pub(crate) use crate::checks::access::{Refused, permitted, refuse};
 pub(crate) use crate::checks::races::{
-    check_issued, check_races, global_access, report_global_race, report_own_race, report_race,
+    check_issued, check_races, global_access, global_read, report_global_race, report_own_race,
+    report_race,
 };
 use crate::exec::env::{Env, LaunchContext};
 use crate::exec::inst::{Flow, Inst};

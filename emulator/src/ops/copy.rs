@@ -18,7 +18,7 @@ use crate::lower::symbols::Symbol;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
     Access, Global, Memory, Refused, Resolve, Shared, addresses, check_issued, count,
-    global_access, permitted, refuse, report_race,
+    global_access, global_read, permitted, refuse, report_race,
 };
 use crate::memory::cells::spots::Spots;
 use crate::memory::find;
@@ -144,10 +144,12 @@ fn copy<const BYTES: usize, const WORDS: usize>(
     if reading != 0 {
         let slot = patterns::Slot::source(inst.site, warp.index);
         let bytes = BYTES as u64;
+        let mut known = false;
         env.count_copied(|env| {
-            count::<Global>(env, slot, &from, reading, bytes, Access::Load);
+            known = count::<Global>(env, slot, &from, reading, bytes, Access::Load);
         });
-        let place = (warp.index, inst.site);
+        let known = (known && partly == 0).then_some(slot);
+        let place = (warp.index, inst.site, known);
         let flow = note_sources(env, place, &from, (reading, partly), &sizes, BYTES as u32);
         if flow != Flow::Next {
             return flow;
@@ -237,7 +239,7 @@ fn one_by_one(
 #[inline(always)]
 fn note_sources(
     env: &mut Env<'_>,
-    (warp, pc): (u32, u32),
+    (warp, pc, known): (u32, u32, Option<patterns::Slot>),
     from: &Lanes<u64>,
     (reading, partly): (Mask, Mask),
     sizes: &Lanes<u32>,
@@ -245,6 +247,9 @@ fn note_sources(
 ) -> Flow {
     let access =
         words::Access { warp, pc, writes: false, strong: false, atomic: false, whole: false };
+    if let Some(slot) = known {
+        return global_read(env, access, slot, from, reading, bytes.into());
+    }
     let mut flow = global_access(env, access, from, reading & !partly, bytes.into());
     for lane in lanes(partly) {
         if flow == Flow::Next {
@@ -348,7 +353,7 @@ fn land(warp: &mut Warp, pc: u32, mask: Mask, newest: Option<u32>, env: &mut Env
             }
         }
         if let (Some(own), None) = (own, changed) {
-            let found = copied.changed(&memory, lanes, |address| own.holds(address));
+            let found = copied.changed(&memory, lanes, |page| own.holds(page));
             changed = found.map(|found| (found, copied.site));
         }
     });

@@ -173,8 +173,8 @@ impl Log {
     ) -> Option<OwnRace> {
         let how = self.how(order, access, pattern.mask());
         let Log { reads, own, .. } = self;
-        reads.add_pattern(how, pattern, addresses, |page| own.note_read(page));
-        if own.is_empty() {
+        let pages = reads.add_pattern(how, pattern, addresses, |page| own.note_read(page));
+        if own.is_empty() || pages.is_some_and(|pages| !own.hold_any(pages)) {
             return None;
         }
         let mut race = None;

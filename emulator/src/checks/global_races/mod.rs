@@ -349,12 +349,15 @@ impl GlobalRaces {
 }
 
 /// The race of an access with one of another CTA that was known before, if they race.
+#[inline(always)]
 fn meet((log, entry): (&Log, &Entry), (other, theirs): (&Log, &Entry)) -> Option<Race> {
     let kinds = theirs.kind | entry.kind;
     if kinds & WRITES == 0 || kinds & (GUESS | STRONG) == GUESS | STRONG {
         return None;
     }
-    if theirs.clock == LAST_CLOCK {
+    let (start, end) = entry.stretch.bounds();
+    let (their_start, their_end) = theirs.stretch.bounds();
+    if end <= their_start || their_end <= start || theirs.clock == LAST_CLOCK {
         return None;
     }
     let known = log.knowledge(entry).get(other.cta);

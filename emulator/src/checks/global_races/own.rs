@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::ops::RangeInclusive;
 
 use super::Mix;
 use super::log::STRONG_INSIDE;
@@ -42,9 +43,14 @@ impl OwnPages {
         self.pages.is_empty()
     }
 
-    /// Whether the address is in a page that the CTA has written.
-    pub(crate) fn holds(&self, address: u64) -> bool {
-        self.pages.contains_key(&(address / PAGE))
+    /// Whether the CTA has written a page.
+    pub(crate) fn holds(&self, page: u64) -> bool {
+        self.pages.contains_key(&page)
+    }
+
+    /// Whether the CTA has written any of these pages.
+    pub(super) fn hold_any(&self, mut pages: RangeInclusive<u64>) -> bool {
+        !self.pages.is_empty() && pages.any(|page| self.pages.contains_key(&page))
     }
 
     /// Forgets everything but the memory.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::ops::RangeInclusive;
 
 use super::Mix;
 use super::log::{Entry, GUESS, READS};
@@ -90,7 +91,7 @@ impl Default for Reads {
 }
 
 impl Reads {
-    /// Notes a read at places that a pattern knows.
+    /// Notes a read at places that a pattern knows. Gives the pages that it touches and perhaps some between, if they are few.
     #[inline(always)]
     pub(super) fn add_pattern(
         &mut self,
@@ -98,15 +99,16 @@ impl Reads {
         pattern: &mut Pattern,
         addresses: &Lanes<u64>,
         mut new_page: impl FnMut(u64),
-    ) {
+    ) -> Option<RangeInclusive<u64>> {
         if self.all.len() >= MOST {
-            return;
+            return None;
         }
         let base = pattern.first(addresses);
         let Some((stretches, kept, span)) = pattern.known_stretches() else {
             let first = self.stretches.len();
             pattern.stretches(addresses, |stretch| self.stretches.push(stretch));
-            return self.add_from(how, first, new_page);
+            self.add_from(how, first, new_page);
+            return None;
         };
         if !kept.is_of(&self.id) {
             *kept = Kept::new(&self.id, self.stretches.len() as u32);
@@ -114,15 +116,16 @@ impl Reads {
         }
         let read = how.read(base, kept.index(), stretches.len());
         let (low, high) = (base.wrapping_add_signed(span.0), base.wrapping_add_signed(span.1 - 1));
-        if high.wrapping_sub(low) < 2 * PAGE {
-            // Perhaps a page too many, between lanes that are far apart.
-            for page in low / PAGE..=high / PAGE {
-                self.touch(page, how.round, &mut new_page);
-            }
-            self.push(read);
-        } else {
+        if high.wrapping_sub(low) >= 2 * PAGE {
             self.add_read(read, new_page);
+            return None;
         }
+        let pages = low / PAGE..=high / PAGE;
+        for page in pages.clone() {
+            self.touch(page, how.round, &mut new_page);
+        }
+        self.push(read);
+        Some(pages)
     }
 
     /// Notes a read of stretches.

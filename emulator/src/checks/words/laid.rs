@@ -466,10 +466,12 @@ impl<const STEP: usize> Routine for RecordWrites<'_, STEP> {
                 let parts = when.as_chunks_mut::<STEP>().0.iter_mut();
                 let parts = parts.zip(who.as_chunks_mut::<STEP>().0);
                 for ((when, who), lanes) in parts.zip(lanes.as_chunks::<STEP>().0) {
-                    for index in 0..STEP {
-                        when[index] = stamp;
-                        who[index] = place | lanes[index] & 31 << PC_BITS;
+                    // Made apart and then put there, for the compiler cannot tell that the three are not the same.
+                    let mut by = *lanes;
+                    for by in &mut by {
+                        *by = place | *by & 31 << PC_BITS;
                     }
+                    (*when, *who) = ([stamp; STEP], by);
                 }
                 continue;
             }
