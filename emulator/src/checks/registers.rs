@@ -11,6 +11,7 @@ use crate::exec::env::Env;
 use crate::exec::lanes::Mask;
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
+use crate::lower::kernel::Track;
 
 /// Finds reads of registers that nobody has written. The guard is read by all lanes of the group,
 /// everything else by those that execute.
@@ -46,10 +47,26 @@ pub(crate) fn check_reads(
     Ok(())
 }
 
+/// Whether lanes that execute an instruction without guard have written all that it reads.
+#[inline(always)]
+pub(crate) fn are_written(warp: &Warp, track: &Track, mask: Mask) -> bool {
+    let mut missing = 0;
+    for &register in &track.reads {
+        missing |= mask & !warp.written[register as usize];
+    }
+    missing == 0
+}
+
 /// Notes what an instruction has written.
 pub(crate) fn note_writes(warp: &mut Warp, env: &mut Env<'_>, tracked: u32, mask: Mask) {
+    note(warp, env, &env.launch.kernel.tracks[tracked as usize], mask);
+}
+
+/// As [`note_writes`].
+#[inline(always)]
+pub(crate) fn note(warp: &mut Warp, env: &mut Env<'_>, track: &Track, mask: Mask) {
     let undefined = std::mem::take(&mut env.undefined);
-    for &register in &env.launch.kernel.tracks[tracked as usize].writes {
+    for &register in &track.writes {
         let written = &mut warp.written[register as usize];
         *written = (*written | mask) & !undefined;
     }

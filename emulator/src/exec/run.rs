@@ -152,16 +152,19 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
     // First of the instructions that are not in the tally yet.
     let mut start = pc;
     while left > 0 && pc < limit {
-        // Instructions without guard and checks, one after the other, are all that most kernels run.
+        // Instructions without guard, one after the other, are all that most kernels run.
         let most = u32::try_from(left).unwrap_or(u32::MAX).min(limit - pc);
-        let [plain, unguarded] = code[pc as usize].plain;
-        let plain = if check_registers { plain } else { unguarded };
-        let plain = if tainted { 0 } else { u32::from(plain).min(most) };
-        let mut flow = Flow::Next;
-        if plain != 0 {
-            let stretch = &code[pc as usize..(pc + plain) as usize];
+        let [plain, unguarded] = code[pc as usize].plain.map(u32::from);
+        let unguarded = if tainted { 0 } else { unguarded.min(most) };
+        let (mut flow, mut tracked) = (Flow::Next, false);
+        if unguarded != 0 {
+            let stretch = &code[pc as usize..(pc + unguarded) as usize];
             let done;
-            (done, flow) = run_plain(warp, env, stretch, active);
+            (done, flow, tracked) = if check_registers && plain < unguarded {
+                run_tracked(warp, env, stretch, active)
+            } else {
+                run_plain(warp, env, stretch, active)
+            };
             pc += done;
             left -= u64::from(done);
             if flow == Flow::Next && (left == 0 || pc >= limit) {
@@ -170,7 +173,7 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
         }
         left -= 1;
         let inst = &code[pc as usize];
-        let (mut mask, mut tracked) = (active, false);
+        let mut mask = active;
         if flow == Flow::Next {
             mask &= warp.regs.pred(inst.guard, inst.flip);
             tracked = (inst.tracked != UNTRACKED && check_registers) | tainted;
@@ -242,16 +245,42 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
 }
 
 /// Runs instructions that have no guard and no checks. Gives how many there were before one that does not simply lead to the
-/// next, and what that one asks for. A function of its own, so that the processor's registers hold all it needs.
+/// next, what that one asks for, and whether its registers are tracked. A function of its own, so that the processor's registers
+/// hold all it needs.
 #[inline(never)]
-fn run_plain(warp: &mut Warp, env: &mut Env<'_>, code: &[Inst], active: Mask) -> (u32, Flow) {
+fn run_plain(warp: &mut Warp, env: &mut Env<'_>, code: &[Inst], active: Mask) -> (u32, Flow, bool) {
     for inst in code {
         let flow = inst.execute(warp, active, env);
         if flow != Flow::Next {
-            return (inst.site - code[0].site, flow);
+            return (inst.site - code[0].site, flow, false);
         }
     }
-    (code.len() as u32, Flow::Next)
+    (code.len() as u32, Flow::Next, false)
+}
+
+/// As [`run_plain`], where registers are tracked; ends before one is read that some lanes have not written.
+#[inline(never)]
+fn run_tracked(
+    warp: &mut Warp,
+    env: &mut Env<'_>,
+    code: &[Inst],
+    active: Mask,
+) -> (u32, Flow, bool) {
+    let tracks = env.launch.kernel.tracks.as_slice();
+    for inst in code {
+        let track = tracks.get(inst.tracked as usize);
+        if track.is_some_and(|track| !registers::are_written(warp, track, active)) {
+            return (inst.site - code[0].site, Flow::Next, false);
+        }
+        let flow = inst.execute(warp, active, env);
+        if flow != Flow::Next {
+            return (inst.site - code[0].site, flow, track.is_some());
+        }
+        if let Some(track) = track {
+            registers::note(warp, env, track, active);
+        }
+    }
+    (code.len() as u32, Flow::Next, false)
 }
 
 /// Splits a group after an instruction that its lanes leave in different ways.
