@@ -21,15 +21,15 @@ pub(crate) struct Issued {
     mask: Mask,
     /// Bytes that a lane writes.
     pub(crate) bytes: usize,
-    /// Where they go, as an offset into shared memory.
-    pub(crate) offsets: Lanes<u64>,
+    target: Target,
     /// Where they come from, of the lanes in `followed`.
     sources: Lanes<u64>,
     /// Lanes that copy as much as they write, whose sources may be looked at again.
     followed: Mask,
     /// Lanes that read nothing.
     empty: Mask,
-    data: [[u32; 4]; LANES],
+    /// What is written, zero past the source's end.
+    pub(crate) data: [[u32; 4]; LANES],
     /// Bytes of each lane that are undefined, bit by bit, if any are.
     undefined: Option<Box<Lanes<u32>>>,
     /// The group of each lane's copy, [`OPEN`] before it is committed.
@@ -40,6 +40,14 @@ pub(crate) struct Issued {
     number: u64,
     /// The instruction.
     pub(crate) site: u32,
+}
+
+/// Where copies go in shared memory, by how many bytes a lane copies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    Four(Spots<4>),
+    Eight(Spots<8>),
+    Sixteen(Spots<16>),
 }
 
 /// An arrival at an mbarrier that the copies of a lane make when they have landed.
@@ -73,27 +81,76 @@ pub(crate) struct Copies {
 pub(crate) struct Batch<'a> {
     pub(crate) site: u32,
     pub(crate) mask: Mask,
-    /// Addresses in shared memory.
-    pub(crate) to: &'a Lanes<u64>,
     /// Addresses in global memory, and lanes that copy all of their bytes from there.
     pub(crate) from: (&'a Lanes<u64>, Mask),
     /// Lanes that read nothing.
     pub(crate) empty: Mask,
-    /// What is written there, zero past the source's end.
-    pub(crate) data: &'a [[u32; 4]; LANES],
     /// Bytes of each lane that are undefined, bit by bit, if any are.
     pub(crate) undefined: Option<Box<Lanes<u32>>>,
 }
 
 impl Issued {
+    /// One that is not in use.
+    fn spare() -> Box<Issued> {
+        Box::new(Issued {
+            mask: 0,
+            bytes: 0,
+            target: Target::Sixteen(Spots::nowhere()),
+            sources: Lanes::default(),
+            followed: 0,
+            empty: 0,
+            data: [[0; 4]; LANES],
+            undefined: None,
+            groups: [OPEN; LANES],
+            open: 0,
+            number: 0,
+            site: 0,
+        })
+    }
+
+    /// Where the lanes' bytes go, as offsets into shared memory.
+    pub(crate) fn offsets(&self) -> &Lanes<u64> {
+        let offsets = match &self.target {
+            Target::Four(spots) => spots.offsets(),
+            Target::Eight(spots) => spots.offsets(),
+            Target::Sixteen(spots) => spots.offsets(),
+        };
+        offsets.expect("a copy is issued to places in shared memory only")
+    }
+
     /// Writes what the lanes copy.
+    #[inline(always)]
     fn land(&mut self, shared: &Region, landing: Mask) {
-        match self.bytes {
-            16 => self.land_as::<16, 4>(shared, landing),
-            8 => self.land_as::<8, 2>(shared, landing),
-            _ => self.land_as::<4, 1>(shared, landing),
+        match &self.target {
+            Target::Sixteen(spots) => self.land_at::<16, 4>(shared, spots, landing),
+            Target::Eight(spots) => self.land_at::<8, 2>(shared, spots, landing),
+            Target::Four(spots) => self.land_at::<4, 1>(shared, spots, landing),
         }
         self.mask &= !landing;
+    }
+
+    #[inline(always)]
+    fn land_at<const BYTES: usize, const WORDS: usize>(
+        &self,
+        shared: &Region,
+        spots: &Spots<BYTES>,
+        landing: Mask,
+    ) {
+        shared.data.at(spots).store_rows::<WORDS>(landing, &self.data);
+        shared.shadow.at(spots).fill(landing, INIT);
+        if let Some(undefined) = &self.undefined {
+            self.unmark(shared, undefined, landing);
+        }
+    }
+
+    /// Leaves undefined bytes unwritten.
+    #[cold]
+    fn unmark(&self, shared: &Region, undefined: &Lanes<u32>, landing: Mask) {
+        for lane in lanes(landing) {
+            let missing = (0..self.bytes).filter(|byte| undefined.0[lane] >> byte & 1 != 0);
+            let at = self.offsets().0[lane] as usize;
+            missing.for_each(|byte| shared.mark(at + byte, 1, 0, INIT));
+        }
     }
 
     /// A lane of these whose source no longer holds what was copied, and where that is. `may` tells pages that the CTA may have
@@ -135,26 +192,6 @@ impl Issued {
             Some((lane, from + 4 * word as u64))
         })
     }
-
-    #[inline(always)]
-    fn land_as<const BYTES: usize, const WORDS: usize>(&self, shared: &Region, landing: Mask) {
-        if landing == 0 {
-            return;
-        }
-        let mut spots = Spots::<BYTES>::nowhere();
-        let placed = spots.place(&self.offsets, landing, 0, shared.bytes);
-        debug_assert!(placed, "a copy is issued to places in shared memory only");
-        let places = shared.data.at(&spots);
-        for lane in lanes(landing) {
-            places.store_lane::<WORDS>(lane, std::array::from_fn(|word| self.data[lane][word]));
-        }
-        shared.shadow.at(&spots).fill(landing, INIT);
-        let Some(undefined) = &self.undefined else { return };
-        for lane in lanes(landing) {
-            let missing = (0..BYTES).filter(|byte| undefined.0[lane] >> byte & 1 != 0);
-            missing.for_each(|byte| shared.mark(self.offsets.0[lane] as usize + byte, 1, 0, INIT));
-        }
-    }
 }
 
 impl Copies {
@@ -165,36 +202,28 @@ impl Copies {
         self.bytes_in_flight = 0;
     }
 
+    /// An entry to be filled with the data of copies and issued, or discarded.
+    #[inline(always)]
+    pub(crate) fn take_spare(&mut self) -> Box<Issued> {
+        self.spare.pop().unwrap_or_else(Issued::spare)
+    }
+
+    pub(crate) fn discard(&mut self, entry: Box<Issued>) {
+        self.spare.push(entry);
+    }
+
     /// Issues the copies of one instruction, `BYTES` (4, 8 or 16) a lane, to these places in shared memory.
     #[inline(always)]
     pub(crate) fn issue<const BYTES: usize>(
         &mut self,
+        mut entry: Box<Issued>,
         shared: &Region,
-        spots: &Spots<BYTES>,
+        (target, spots): (fn(Spots<BYTES>) -> Target, &Spots<BYTES>),
         batch: Batch<'_>,
     ) {
-        let Batch { site, mask, to, from, empty, data, undefined } = batch;
-        let mut entry = self.spare.pop().unwrap_or_else(|| {
-            Box::new(Issued {
-                mask: 0,
-                bytes: 0,
-                offsets: Lanes::default(),
-                sources: Lanes::default(),
-                followed: 0,
-                empty: 0,
-                data: [[0; 4]; LANES],
-                undefined: None,
-                groups: [OPEN; LANES],
-                open: 0,
-                number: 0,
-                site,
-            })
-        });
-        for lane in 0..LANES {
-            entry.offsets.0[lane] = to.0[lane].wrapping_sub(shared.base);
-        }
+        let Batch { site, mask, from, empty, undefined } = batch;
+        (entry.target, entry.undefined) = (target(*spots), undefined);
         (entry.sources, entry.followed, entry.empty) = (*from.0, from.1, empty);
-        (entry.data, entry.undefined) = (*data, undefined);
         entry.groups = [OPEN; LANES];
         (entry.site, entry.bytes, entry.mask, entry.open) = (site, BYTES, mask, mask);
         entry.number = self.count;
@@ -208,12 +237,16 @@ impl Copies {
     #[inline(always)]
     pub(crate) fn commit(&mut self, mask: Mask) {
         // The newest copies are the open ones; older entries may hold some too where lanes went apart.
-        for entry in self.issued.iter_mut().rev().filter(|entry| entry.open & mask != 0) {
+        for entry in self.issued.iter_mut().rev() {
             let closing = entry.open & mask;
-            for lane in 0..LANES {
-                let group = entry.groups[lane];
-                entry.groups[lane] =
-                    if closing >> lane & 1 != 0 { self.committed[lane] } else { group };
+            if closing == ALL {
+                entry.groups = self.committed;
+            } else if closing != 0 {
+                for lane in 0..LANES {
+                    let group = entry.groups[lane];
+                    entry.groups[lane] =
+                        if closing >> lane & 1 != 0 { self.committed[lane] } else { group };
+                }
             }
             entry.open &= !mask;
         }
@@ -238,8 +271,10 @@ impl Copies {
         newest: Option<u32>,
         mut landed: impl FnMut(&Issued, Mask),
     ) {
-        let limits: [u32; LANES] =
-            std::array::from_fn(|lane| self.committed[lane].saturating_sub(newest.unwrap_or(0)));
+        let (kept, mut limits) = (newest.unwrap_or(0), [0; LANES]);
+        for lane in 0..LANES {
+            limits[lane] = self.committed[lane].saturating_sub(kept);
+        }
         for entry in &mut self.issued {
             let mut landing: Mask = 0;
             for lane in 0..LANES {

@@ -9,6 +9,7 @@ use super::patterns::Patterns;
 use super::run::{self, Stop, run_warp};
 use super::tally::Tally;
 use super::warp::{State, Warp};
+use super::wide::Factors;
 use crate::checks::global_races::Race;
 use crate::counters::{Counters, InstructionClass};
 use crate::finding::{Finding, FindingKind, Note, Report, Site};
@@ -70,6 +71,7 @@ impl<'l> Cta<'l> {
             hints: vec![0; kernel.code.len()],
             patterns: Patterns::default(),
             tally: Tally::new(kernel.code.len()),
+            factors: Factors::default(),
             counters: Counters::default(),
             printed: String::new(),
             random: Random::new(0, 0),

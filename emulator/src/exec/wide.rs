@@ -1,7 +1,13 @@
 //! Code for the vector instructions of the processor at hand, outside of handlers.
 
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod vectors;
+
 #[cfg(target_arch = "x86_64")]
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::lanes::{LANES, Value};
+use crate::ops::number::half_value;
 
 /// Work whose loops over lanes are to become vector code. Implementations are `#[inline(always)]`, so that [`call`]
 /// can compile them for the processor.
@@ -71,4 +77,114 @@ pub(crate) fn call<R: Routine>(routine: R) -> R::Out {
     return portable(routine);
     #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
     unreachable!("`Module::parse` refuses a processor that lacks these features");
+}
+
+/// The factors of an `mma`, taken apart, in memory that need not be cleared each time.
+#[derive(Debug, Clone)]
+pub(crate) struct Factors {
+    /// For each register of A and each element in it.
+    pub(crate) a: [[f32; LANES]; 8],
+    /// Rows of B, the even and the odd columns twice each.
+    pub(crate) even: [[f32; 8]; 16],
+    pub(crate) odd: [[f32; 8]; 16],
+}
+
+impl Default for Factors {
+    fn default() -> Self {
+        Factors { a: [[0.0; LANES]; 8], even: [[0.0; 8]; 16], odd: [[0.0; 8]; 16] }
+    }
+}
+
+/// Functions that have those of [`vectors`] do the work where the processor can, or else the loops that they are written with.
+macro_rules! vectors {
+    ($($(#[$meta:meta])* fn $name:ident $(<$(const $generic:ident: $kind:ty),*>)? ($($argument:ident: $type:ty),*) $slowly:block)*) => {$(
+        $(#[$meta])*
+        #[inline(always)]
+        pub(crate) fn $name $(<$(const $generic: $kind),*>)? ($($argument: $type),*) {
+            #[cold]
+            #[inline(never)]
+            fn slowly $(<$(const $generic: $kind),*>)? ($($argument: $type),*) $slowly
+
+            #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+            if is_available() {
+                #[allow(unsafe_code)]
+                // SAFETY: `is_available` has just found every feature that the functions of `vectors` are compiled for.
+                return unsafe { vectors::$name $(::<$($generic),*>)? ($($argument),*) };
+            }
+            slowly $(::<$($generic),*>)? ($($argument),*)
+        }
+    )*};
+}
+
+vectors! {
+    /// The values of numbers in binary16, the lower halves of words, as single-precision operations give them.
+    fn singles(halves: &[u32; LANES], singles: &mut [u32; LANES]) {
+        for lane in 0..LANES {
+            singles[lane] = half_value(halves[lane] & 0xffff).put();
+        }
+    }
+
+    /// The values of the lanes that `sources`, numbers below 32, name.
+    fn permuted(values: &[u32; LANES], sources: &[u32; LANES], out: &mut [u32; LANES]) {
+        for lane in 0..LANES {
+            out[lane] = values[sources[lane] as usize % LANES];
+        }
+    }
+
+    /// A matrix of 8 rows of 8 elements of 16 bits, transposed.
+    fn transposed(words: &[u32; LANES], out: &mut [u32; LANES]) {
+        for t in 0..4 {
+            for word in 0..4 {
+                // Two rows' elements of columns 2 word and 2 word + 1.
+                let (even, odd) = (words[8 * t + word], words[8 * t + 4 + word]);
+                out[8 * word + t] = even & 0xffff | odd << 16;
+                out[8 * word + 4 + t] = even >> 16 | odd & 0xffff_0000;
+            }
+        }
+    }
+
+    /// Of a register of B for `mma`: the words t of columns 0, 2, 4, 6 and of columns 1, 3, 5, 7, each twice.
+    fn columns(words: &[u32; LANES], even: &mut [[u32; 8]; 4], odd: &mut [[u32; 8]; 4]) {
+        for t in 0..4 {
+            for index in 0..8 {
+                even[t][index] = words[8 * (index % 4) + t];
+                odd[t][index] = words[8 * (index % 4) + 4 + t];
+            }
+        }
+    }
+
+    /// Bits of words, moved up by `SHIFT`, those of `MASK`.
+    fn bits<const SHIFT: u32, const MASK: u32>(words: &[u32; LANES], out: &mut [f32; LANES]) {
+        for lane in 0..LANES {
+            out[lane] = f32::from_bits(words[lane] << SHIFT & MASK);
+        }
+    }
+
+    /// The values of numbers in binary16, of which words hold two: of the lower halves, and of the upper ones.
+    fn half_pairs(words: &[u32; LANES], out: &mut [[f32; LANES]; 2]) {
+        for lane in 0..LANES {
+            out[0][lane] = half_value(words[lane] & 0xffff);
+            out[1][lane] = half_value(words[lane] >> 16);
+        }
+    }
+
+    /// Adds to two registers of C for `mma`, which hold the even and the odd columns of 8 rows, the products of `K` columns of A
+    /// and rows of B, fused, in the order of k = P t + e + 4 P r: of A, element e of register r of lane t of a row's four; of
+    /// B, four columns twice.
+    fn add_products<const P: usize, const K: usize>(
+        a: [&[[f32; LANES]; P]; 2],
+        b: [&[[f32; 8]; K]; 2],
+        sums: [&mut [u32; LANES]; 2]
+    ) {
+        for k in 0..K {
+            let (register, t, element) = (k / (4 * P), k / P % 4, k % P);
+            for half in 0..2 {
+                for lane in 0..LANES {
+                    let factor = a[register % 2][element][lane / 4 * 4 + t];
+                    let sum = f32::from_bits(sums[half][lane]);
+                    sums[half][lane] = factor.mul_add(b[half][k][lane % 4], sum).to_bits();
+                }
+            }
+        }
+    }
 }

@@ -369,6 +369,15 @@ impl<'s> Body<'s> {
         slot
     }
 
+    /// The constant that a slot for words holds, if it is one that is known by now.
+    pub(crate) fn constant_bits(&self, slot: u32) -> Option<u64> {
+        let found = |constant: &&Constant| constant.class == Class::Word && constant.slot == slot;
+        match self.constants.iter().find(found)?.value {
+            ConstantValue::Bits(bits) => Some(bits),
+            _ => None,
+        }
+    }
+
     // ---- Instructions
 
     pub(super) fn instruction(&mut self, ins: &Instruction<'s>) -> Result<()> {

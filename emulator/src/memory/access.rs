@@ -36,20 +36,22 @@ impl Access {
 /// The address of each lane: base register plus offset.
 #[inline(always)]
 pub(crate) fn addresses(regs: &Registers, inst: &Inst) -> Lanes<u64> {
-    let mut out = Lanes::default();
     let offset = inst.imm as u64;
     if inst.aux & WIDE_ADDRESS != 0 {
         let base = &regs.doubles[inst.a as usize];
+        let mut out = Lanes::default();
         for lane in 0..LANES {
             out.0[lane] = base.0[lane].wrapping_add(offset);
         }
+        out
     } else {
         let base = &regs.words[inst.a as usize];
+        let mut out = Lanes::default();
         for lane in 0..LANES {
             out.0[lane] = base.0[lane].wrapping_add(offset as u32).into();
         }
+        out
     }
-    out
 }
 
 /// A state space as the address of an instruction resolves in it.

@@ -40,6 +40,7 @@ const NEGATED: u32 = 64;
 struct Sync;
 
 impl Exec for Sync {
+    #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
         if warp.released & mask == mask {
             let id = warp.regs.words[inst.a as usize].0[mask.trailing_zeros() as usize % LANES];
@@ -110,6 +111,7 @@ fn leave(warp: &mut Warp, inst: &Inst, mask: Mask, id: u32, env: &mut Env<'_>) -
 }
 
 /// Number of the barrier, and threads that it is for if not all.
+#[inline(always)]
 fn barrier_and_count(
     warp: &Warp,
     inst: &Inst,
@@ -119,6 +121,14 @@ fn barrier_and_count(
     let uniform = |slot: u32| {
         let values = &warp.regs.words[slot as usize];
         let first = values.0[mask.trailing_zeros() as usize % LANES];
+        // A quick look first: mostly the operand is a constant.
+        let mut differs = 0;
+        for lane in 0..LANES {
+            differs |= values.0[lane] ^ first;
+        }
+        if differs == 0 {
+            return Ok(first);
+        }
         lanes(mask).find(|&l| values.0[l] != first).map_or(Ok(first), Err)
     };
     let split = |env: &mut Env<'_>, lane| {

@@ -6,11 +6,12 @@ use super::number::{
     Eight, Rounding, brain_from, brain_value, eight_from, eight_value, half_from, half_value,
     to_single,
 };
-use super::{Lowered, Map1, Map2, Op1, Op2, op};
+use super::{Lowered, Map1, Map2, Op1, Op2, masked, op};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{Ftz, LANES, Lanes, Mask, Value, flush};
+use crate::exec::lanes::{ALL, Ftz, LANES, Lanes, Mask, Value, flush};
 use crate::exec::warp::Warp;
+use crate::exec::wide;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
 use crate::types::{Class, Kind, Type};
@@ -243,7 +244,6 @@ resize! {
     i32 => u64; u64 => u8, u16, u32, u64;
 }
 
-op! { HalfToSingle(a: Half) -> f32 => a.0 }
 op! { HalfToFtz(a: Half) -> Ftz => Ftz(a.0) }
 op! { BrainToSingle(a: Brain) -> f32 => a.0 }
 op! { SingleToHalf(a: f32) -> Half => Half(a) }
@@ -251,6 +251,32 @@ op! { FtzToHalf(a: Ftz) -> Half => Half(a.0) }
 op! { SingleToBrain(a: f32) -> Brain => Brain(a) }
 op! { SignedToSingle(a: i32) -> f32 => a as f32 }
 op! { UnsignedToSingle(a: u32) -> f32 => a as f32 }
+
+struct HalfToSingle;
+
+impl Exec for HalfToSingle {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        if mask != ALL {
+            return masked::<u32>(warp, inst, mask, env);
+        }
+        let words = &mut warp.regs.words;
+        let slots = [inst.a as usize, inst.d as usize];
+        if let Ok([halves, singles]) = words.get_disjoint_mut(slots) {
+            wide::singles(&halves.0, &mut singles.0);
+        } else {
+            half_in_place(&mut words[slots[0]]);
+        }
+        Flow::Next
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn half_in_place(register: &mut Lanes<u32>) {
+    let halves = *register;
+    wide::singles(&halves.0, &mut register.0);
+}
 
 /// The handler of a common conversion; false where only the general one will do.
 fn common(
@@ -265,7 +291,7 @@ fn common(
         return Ok(false);
     }
     match (from, to, f.has("ftz")) {
-        (F16, F32, false) => f.run::<Map1<HalfToSingle, Half, f32>>()?,
+        (F16, F32, false) => f.run::<HalfToSingle>()?,
         (F16, F32, true) => f.run::<Map1<HalfToFtz, Half, Ftz>>()?,
         (Bf16, F32, false) => f.run::<Map1<BrainToSingle, Brain, f32>>()?,
         (F32, F16, false) if nearest => f.run::<Map1<SingleToHalf, f32, Half>>()?,

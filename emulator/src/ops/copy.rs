@@ -5,10 +5,10 @@ use super::Lowered;
 use crate::checks::access::in_flight::source_changed;
 use crate::checks::access::undefined;
 use crate::checks::words::{self, How};
-use crate::exec::copies::Batch;
+use crate::exec::copies::{Batch, Target};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{LANES, Lanes, Mask, lanes};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use crate::exec::patterns;
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
@@ -36,6 +36,9 @@ pub(crate) const ROWS: &[Row] = &[
 /// Flag in [`Inst::aux`]: the source size is a predicate, which skips the source where it is true.
 const IGNORE_SOURCE: u32 = 1 << 8;
 
+/// Flag in [`Inst::aux`]: there is no source size, so that each lane reads all that it copies.
+const WHOLE_SOURCE: u32 = 1 << 9;
+
 /// Destination: base slot `b`, offset `p`, [`WIDE_ADDRESS`] in `c`; size in `d`; source size at `m`, negated by `list[0]`.
 fn cp_async(f: &mut Form<'_, '_>) -> Lowered {
     let (slot, wide, offset, _) = f.address_parts(Space::Shared)?;
@@ -60,9 +63,7 @@ fn cp_async(f: &mut Form<'_, '_>) -> Lowered {
     } else if has_source_size {
         f.inst.m = f.src(Type::U32)?;
     } else {
-        f.inst.m = f
-            .body
-            .constant(Type::U32.class(), crate::lower::kernel::ConstantValue::Bits(size as u64));
+        f.inst.aux |= WHOLE_SOURCE;
     }
     if hints == 1 {
         f.src(Type::B64)?;
@@ -85,9 +86,9 @@ impl Exec for Copy {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
         match inst.d {
-            16 => copy::<16, 4>(warp, inst, mask, env),
-            8 => copy::<8, 2>(warp, inst, mask, env),
-            _ => copy::<4, 1>(warp, inst, mask, env),
+            16 => copy::<16, 4>(warp, inst, mask, env, Target::Sixteen),
+            8 => copy::<8, 2>(warp, inst, mask, env, Target::Eight),
+            _ => copy::<4, 1>(warp, inst, mask, env, Target::Four),
         }
     }
 }
@@ -101,43 +102,44 @@ fn copy<const BYTES: usize, const WORDS: usize>(
     inst: &Inst,
     mask: Mask,
     env: &mut Env<'_>,
+    kind: fn(Spots<BYTES>) -> Target,
 ) -> Flow {
     let (from, to) = (addresses(&warp.regs, inst), destinations(warp, inst));
-    let sizes = source_sizes(warp, inst, BYTES as u32);
-    let (mut reading, mut partly): (Mask, Mask) = (0, 0);
-    for lane in 0..LANES {
-        let size = sizes.0[lane];
-        reading |= u32::from(size != 0) << lane;
-        partly |= u32::from(size != 0 && size != BYTES as u32) << lane;
+    let (mut reading, mut partly) = (mask, 0);
+    let mut sizes = None;
+    if inst.aux & WHOLE_SOURCE == 0 && !reads_whole(warp, inst, mask, BYTES as u32) {
+        let sizes = sizes.insert(source_sizes(warp, inst, BYTES as u32));
+        (reading, partly) = sorted(sizes, mask, BYTES as u32);
     }
-    let (reading, partly) = (reading & mask, partly & mask);
+    let size = |lane: usize| sizes.as_ref().map_or(BYTES as u32, |sizes| sizes.0[lane]);
     let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
     let checked = env.launch.checks.contains(Checks::MEMORY);
-    let (mut data, mut hint) = ([[0; 4]; LANES], env.hints[inst.site as usize]);
+    let mut entry = warp.copies.take_spare();
+    if reading != mask {
+        entry.data = [[0; 4]; LANES];
+    }
+    let mut hint = env.hints[inst.site as usize];
     let mut target = Spots::<BYTES>::nowhere();
     let placed = target.place(&to, mask, env.shared.base, env.shared.bytes)
         && (!checked || mask & !env.shared.permits(&target, Access::Store) == 0);
     let read = partly == 0
-        && (reading == 0 || read::<BYTES, WORDS>(&memory, &mut hint, &from, reading, &mut data));
+        && (reading == 0
+            || read::<BYTES, WORDS>(&memory, &mut hint, &from, reading, &mut entry.data));
     env.hints[inst.site as usize] = hint;
     let mut undefined = None;
     if !read || !placed {
-        match one_by_one(warp, inst, (mask, &sizes), env, &mut data) {
+        match one_by_one(warp, inst, (mask, size), env, &mut entry.data) {
             Ok(found) => undefined = found,
-            Err(flow) => return flow,
+            Err(flow) => {
+                warp.copies.discard(entry);
+                return flow;
+            }
         }
     }
     let followed = if checked { reading & !partly } else { 0 };
-    let batch = Batch {
-        site: inst.site,
-        mask,
-        to: &to,
-        from: (&from, followed),
-        empty: mask & !reading,
-        data: &data,
-        undefined,
-    };
-    warp.copies.issue(&env.shared, &target, batch);
+    let batch =
+        Batch { site: inst.site, mask, from: (&from, followed), empty: mask & !reading, undefined };
+    warp.copies.issue(entry, &env.shared, (kind, &target), batch);
     if env.launch.traffic {
         env.count_in_flight(inst.site, mask, warp.copies.bytes_in_flight);
     }
@@ -150,7 +152,7 @@ fn copy<const BYTES: usize, const WORDS: usize>(
         });
         let known = (known && partly == 0).then_some(slot);
         let place = (warp.index, inst.site, known);
-        let flow = note_sources(env, place, &from, (reading, partly), &sizes, BYTES as u32);
+        let flow = note_sources(env, place, &from, (reading, partly), size, BYTES as u32);
         if flow != Flow::Next {
             return flow;
         }
@@ -175,8 +177,10 @@ fn read<const BYTES: usize, const WORDS: usize>(
         .filter(|region| !checked || reading & !region.permits(&spots, Access::Load) == 0);
     let Some(region) = source else { return false };
     let places = region.data.at(&spots);
-    for lane in 0..LANES {
-        if reading >> lane & 1 != 0 {
+    if reading == ALL {
+        places.load_rows::<WORDS, LANES>(0, data);
+    } else {
+        for lane in lanes(reading) {
             let words: [u32; WORDS] = places.load_lane(lane);
             data[lane][..WORDS].copy_from_slice(&words);
         }
@@ -190,7 +194,7 @@ fn read<const BYTES: usize, const WORDS: usize>(
 fn one_by_one(
     warp: &Warp,
     inst: &Inst,
-    (mask, sizes): (Mask, &Lanes<u32>),
+    (mask, size): (Mask, impl Fn(usize) -> u32),
     env: &mut Env<'_>,
     data: &mut Data,
 ) -> Result<Option<Box<Lanes<u32>>>, Flow> {
@@ -199,7 +203,7 @@ fn one_by_one(
     let bytes = inst.d as usize;
     let checked = env.launch.checks.contains(Checks::MEMORY);
     for lane in lanes(mask) {
-        let size = sizes.0[lane] as usize;
+        let size = size(lane) as usize;
         if size > bytes {
             let message = format!("`cp.async` of {bytes} bytes with a source of {size}");
             return Err(env.fault(FindingKind::Operand, lane, message));
@@ -242,7 +246,7 @@ fn note_sources(
     (warp, pc, known): (u32, u32, Option<patterns::Slot>),
     from: &Lanes<u64>,
     (reading, partly): (Mask, Mask),
-    sizes: &Lanes<u32>,
+    size: impl Fn(usize) -> u32,
     bytes: u32,
 ) -> Flow {
     let access =
@@ -253,30 +257,64 @@ fn note_sources(
     let mut flow = global_access(env, access, from, reading & !partly, bytes.into());
     for lane in lanes(partly) {
         if flow == Flow::Next {
-            flow = global_access(env, access, from, 1 << lane, sizes.0[lane].into());
+            flow = global_access(env, access, from, 1 << lane, size(lane).into());
         }
     }
     flow
 }
 
+#[inline(always)]
 fn destinations(warp: &Warp, inst: &Inst) -> Lanes<u64> {
     let offset = inst.p;
     if inst.c & WIDE_ADDRESS != 0 {
         let base = &warp.regs.doubles[inst.b as usize].0;
         let offset = i64::from(offset.cast_signed()) as u64;
-        Lanes(std::array::from_fn(|lane| base[lane].wrapping_add(offset)))
+        let mut out = Lanes::default();
+        for lane in 0..LANES {
+            out.0[lane] = base[lane].wrapping_add(offset);
+        }
+        out
     } else {
         let base = &warp.regs.words[inst.b as usize].0;
-        Lanes(std::array::from_fn(|lane| base[lane].wrapping_add(offset).into()))
+        let mut out = Lanes::default();
+        for lane in 0..LANES {
+            out.0[lane] = base[lane].wrapping_add(offset).into();
+        }
+        out
     }
 }
 
+/// Whether all lanes read as much as they copy, at a quick look.
+#[inline(always)]
+fn reads_whole(warp: &Warp, inst: &Inst, mask: Mask, bytes: u32) -> bool {
+    if inst.aux & IGNORE_SOURCE != 0 {
+        return mask & warp.regs.pred(inst.m, inst.list[0]) == 0;
+    }
+    let (sizes, mut differs) = (&warp.regs.words[inst.m as usize], 0);
+    for lane in 0..LANES {
+        differs |= sizes.0[lane] ^ bytes;
+    }
+    differs == 0
+}
+
+#[inline(never)]
 fn source_sizes(warp: &Warp, inst: &Inst, bytes: u32) -> Lanes<u32> {
     if inst.aux & IGNORE_SOURCE == 0 {
         return warp.regs.words[inst.m as usize];
     }
     let ignored = warp.regs.pred(inst.m, inst.list[0]);
     Lanes(std::array::from_fn(|lane| if ignored >> lane & 1 != 0 { 0 } else { bytes }))
+}
+
+/// Lanes of `mask` that read something, and those that read something else than `bytes`.
+#[inline(never)]
+fn sorted(sizes: &Lanes<u32>, mask: Mask, bytes: u32) -> (Mask, Mask) {
+    let (mut reading, mut whole): (Mask, Mask) = (0, 0);
+    for lane in 0..LANES {
+        reading |= u32::from(sizes.0[lane] != 0) << lane;
+        whole |= u32::from(sizes.0[lane] == bytes) << lane;
+    }
+    (reading & mask, reading & mask & !whole)
 }
 
 fn read_part(region: &Region, offset: usize, size: usize) -> [u32; 4] {
@@ -343,7 +381,7 @@ fn land(warp: &mut Warp, pc: u32, mask: Mask, newest: Option<u32>, env: &mut Env
     copies.wait(shared, mask, newest, |copied, lanes| {
         // The bytes are written now, as far as the other threads can tell.
         if let (Some(races), Some(order)) = (&mut *races, &*order) {
-            let (offsets, bytes) = (&copied.offsets, copied.bytes as u64);
+            let (offsets, bytes) = (copied.offsets(), copied.bytes as u64);
             let slot = patterns::Slot::of(copied.site, access.warp);
             let pattern = patterns.of(slot, offsets, lanes, bytes);
             let first = pattern.first(offsets);

@@ -15,6 +15,7 @@ use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use crate::exec::patterns;
 use crate::exec::warp::Warp;
+use crate::exec::wide;
 use crate::launch::Checks;
 use crate::lower::flow::Slot;
 use crate::lower::form::{Form, WHOLE};
@@ -73,17 +74,10 @@ fn movmatrix(f: &mut Form<'_, '_>) -> Lowered {
 /// The words that lanes hold of a matrix, turned into those of the transposed one. Untransposed, lane l holds the
 /// l-th word in memory.
 #[inline(always)]
-fn transposed(Lanes(words): &Lanes<u32>) -> Lanes<u32> {
-    let mut out = [0; LANES];
-    for t in 0..4 {
-        for word in 0..4 {
-            // Two rows' elements of columns 2 word and 2 word + 1.
-            let (even, odd) = (words[8 * t + word], words[8 * t + 4 + word]);
-            out[8 * word + t] = even & 0xffff | odd << 16;
-            out[8 * word + 4 + t] = even >> 16 | odd & 0xffff_0000;
-        }
-    }
-    Lanes(out)
+fn transposed(words: &Lanes<u32>) -> Lanes<u32> {
+    let mut out = Lanes([0; LANES]);
+    wide::transposed(&words.0, &mut out.0);
+    out
 }
 
 /// Lanes whose addresses count.
@@ -101,19 +95,32 @@ impl<R: Resolve + 'static> Exec for Load<R> {
         }
         let at = addresses(&warp.regs, inst);
         let lanes = address_lanes(inst.list.len());
-        let mut rows = [[0; 4]; LANES];
         let mut missing = None;
-        if let Err(refused) = load_rows(&memory(warp, env), R::SPACE, &at, lanes, &mut rows) {
-            match load_unwritten::<R>(&memory(warp, env), &at, lanes, &mut rows) {
-                Ok(found) => missing = Some(found),
-                Err(lane) => {
-                    let refused = Refused { lane, address: at.0[lane], ..refused };
-                    return refuse::<R>(env, warp.local.as_ref(), refused);
+        let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
+        let checked = env.launch.checks.contains(Checks::MEMORY);
+        let mut spots = Spots::<ROW_BYTES>::nowhere();
+        let together = find::place(&memory, R::SPACE, &mut 0, &at, lanes, &mut spots)
+            .filter(|region| !checked || lanes & !region.permits(&spots, Access::Load) == 0);
+        if let Some(region) = together {
+            let places = region.data.at(&spots);
+            for (index, &slot) in inst.list.iter().enumerate().take(4) {
+                let Lanes(register) = &mut warp.regs.words[slot as usize];
+                if inst.aux & TRANSPOSED == 0 {
+                    let (rows, _) = register.as_chunks_mut();
+                    let rows = rows.first_chunk_mut().expect("a register has 8 rows of 4 words");
+                    places.load_rows::<4, 8>(8 * index, rows);
+                } else {
+                    let mut rows = [[0; 4]; 8];
+                    places.load_rows::<4, 8>(8 * index, &mut rows);
+                    let words = rows.as_flattened().first_chunk();
+                    wide::transposed(words.expect("8 rows are a register"), register);
                 }
             }
-        }
-        for (rows, &slot) in rows.chunks_exact(8).zip(&inst.list) {
-            warp.regs.words[slot as usize] = matrix(rows, inst);
+        } else {
+            match load_apart::<R>(warp, env, inst, &at, lanes) {
+                Ok(found) => missing = found,
+                Err(flow) => return flow,
+            }
         }
         let flow =
             observe::<R>(env, (warp.index, inst), &at, lanes, ROW_BYTES as u64, Access::Load);
@@ -122,6 +129,37 @@ impl<R: Resolve + 'static> Exec for Load<R> {
             _ => flow,
         }
     }
+}
+
+/// As [`Load`] where the rows are not in one region, or some of them have not been written: which elements.
+#[inline(never)]
+fn load_apart<R: Resolve>(
+    warp: &mut Warp,
+    env: &mut Env<'_>,
+    inst: &Inst,
+    at: &Lanes<u64>,
+    mask: Mask,
+) -> Result<Option<[[u32; 4]; LANES]>, Flow> {
+    let (mut rows, mut missing) = ([[0; 4]; LANES], None);
+    let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
+    let how = (Access::Load, env.launch.checks.contains(Checks::MEMORY));
+    let visited =
+        find::one_by_one::<ROW_BYTES>(&memory, R::SPACE, at, mask, how, |lane, region, spots| {
+            rows[lane] = region.data.at(spots).load_lane(lane);
+        });
+    if let Err(refused) = visited {
+        match load_unwritten::<R>(&memory, at, mask, &mut rows) {
+            Ok(found) => missing = Some(found),
+            Err(lane) => {
+                let refused = Refused { lane, address: at.0[lane], ..refused };
+                return Err(refuse::<R>(env, warp.local.as_ref(), refused));
+            }
+        }
+    }
+    for (rows, &slot) in rows.chunks_exact(8).zip(&inst.list) {
+        warp.regs.words[slot as usize] = matrix(rows, inst);
+    }
+    Ok(missing)
 }
 
 /// What each lane gets of a matrix of eight rows.
@@ -175,31 +213,6 @@ fn undefined<R: Resolve>(
 
 fn memory<'m>(warp: &'m Warp, env: &'m Env<'_>) -> Memory<'m> {
     Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() }
-}
-
-#[inline(always)]
-fn load_rows(
-    memory: &Memory<'_>,
-    space: Space,
-    at: &Lanes<u64>,
-    mask: Mask,
-    rows: &mut [[u32; 4]; LANES],
-) -> Result<(), Refused> {
-    let checked = memory.launch.checks.contains(Checks::MEMORY);
-    let mut spots = Spots::nowhere();
-    let together = find::place(memory, space, &mut 0, at, mask, &mut spots)
-        .filter(|region| !checked || mask & !region.permits(&spots, Access::Load) == 0);
-    if let Some(region) = together {
-        let places = region.data.at::<ROW_BYTES>(&spots);
-        for (lane, row) in rows.iter_mut().enumerate() {
-            *row = places.load_lane(lane);
-        }
-        return Ok(());
-    }
-    let how = (Access::Load, checked);
-    find::one_by_one::<ROW_BYTES>(memory, space, at, mask, how, |lane, region, spots| {
-        rows[lane] = region.data.at(spots).load_lane(lane);
-    })
 }
 
 struct Store<R>(PhantomData<R>);
@@ -280,6 +293,12 @@ fn store_rows(
     let together = find::place(memory, space, &mut 0, at, mask, &mut spots)
         .filter(|region| !checked || mask & !region.permits(&spots, Access::Store) == 0);
     if let Some(region) = together {
+        if !memory.launch.checks.contains(Checks::SHARED_RACES)
+            && !memory.launch.checks.contains(Checks::GLOBAL_RACES)
+        {
+            region.store_spots(&spots, mask, words);
+            return Ok(0);
+        }
         return Ok(region.store_spots_compared(&spots, mask, words));
     }
     let (how, mut unchanging) = ((Access::Store, checked), 0);

@@ -9,7 +9,7 @@ use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers};
 use crate::exec::warp::Warp;
-use crate::exec::wide::{self, Routine};
+use crate::exec::wide::{self, Factors, Routine};
 use crate::finding::FindingKind;
 use crate::launch::MmaMode;
 use crate::lower::form::Form;
@@ -132,6 +132,8 @@ pub(super) fn expect_all(env: &mut Env<'_>, mask: Mask, what: &str) -> Option<Fl
 /// How an operand's register comes apart into `P` numbers.
 trait Operand<const P: usize>: 'static {
     fn values(word: u32) -> [f32; P];
+    /// The same of a register.
+    fn take_apart(words: &[u32; LANES], out: &mut [[f32; LANES]; P]);
 }
 
 struct Half;
@@ -143,6 +145,10 @@ impl Operand<2> for Half {
     fn values(word: u32) -> [f32; 2] {
         [half_value(word & 0xffff), half_value(word >> 16)]
     }
+    #[inline(always)]
+    fn take_apart(words: &[u32; LANES], out: &mut [[f32; LANES]; 2]) {
+        wide::half_pairs(words, out);
+    }
 }
 
 impl Operand<2> for Brain {
@@ -150,12 +156,21 @@ impl Operand<2> for Brain {
     fn values(word: u32) -> [f32; 2] {
         [f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000)]
     }
+    #[inline(always)]
+    fn take_apart(words: &[u32; LANES], [first, second]: &mut [[f32; LANES]; 2]) {
+        wide::bits::<16, 0xffff_0000>(words, first);
+        wide::bits::<0, 0xffff_0000>(words, second);
+    }
 }
 
 impl Operand<1> for Tf32 {
     #[inline(always)]
     fn values(word: u32) -> [f32; 1] {
         [f32::from_bits(word & 0xffff_e000)]
+    }
+    #[inline(always)]
+    fn take_apart(words: &[u32; LANES], [only]: &mut [[f32; LANES]; 1]) {
+        wide::bits::<0, 0xffff_e000>(words, only);
     }
 }
 
@@ -171,30 +186,18 @@ impl<T: Operand<P>, const P: usize, const K: usize> Exec for MmaF32<T, P, K> {
         if env.launch.mma == MmaMode::BitAccurate {
             return any::<K, false>(&mut warp.regs, inst, env.launch.sm);
         }
-        let words = |index: usize| &warp.regs.words[inst.list[index % inst.list.len()] as usize];
-        let (a_registers, b_registers) = (16 * K / P / LANES, 8 * K / P / LANES);
-        let first_c = 4 + a_registers + b_registers;
-        let mut out = [Lanes([0; LANES]); 4];
-        wide::call(Products::<T, P, K> {
-            a: std::array::from_fn(|i| words(4 + i)),
-            b: std::array::from_fn(|i| words(4 + a_registers + i)),
-            c: std::array::from_fn(|i| words(first_c + i)),
-            out: &mut out,
-            types: PhantomData,
-        });
-        for (&slot, out) in inst.list.iter().zip(&out) {
-            warp.regs.words[slot as usize] = *out;
-        }
+        let list = inst.list.as_ref();
+        let factors = &mut env.factors;
+        wide::call(Products::<T, P, K> { regs: &mut warp.regs, list, factors, types: PhantomData });
         Flow::Next
     }
 }
 
-/// Exact products of fragments, summed in f32 by fused multiply-add in the order of k.
+/// Exact products of fragments, summed in f32 by fused multiply-add in the order of k. The list has the registers of D, A, B and C.
 struct Products<'a, T, const P: usize, const K: usize> {
-    a: [&'a Lanes<u32>; 4],
-    b: [&'a Lanes<u32>; 2],
-    c: [&'a Lanes<u32>; 4],
-    out: &'a mut [Lanes<u32>; 4],
+    regs: &'a mut Registers,
+    list: &'a [u32],
+    factors: &'a mut Factors,
     types: PhantomData<T>,
 }
 
@@ -203,59 +206,62 @@ impl<T: Operand<P>, const P: usize, const K: usize> Routine for Products<'_, T, 
 
     #[inline(always)]
     fn run(self) {
+        let words = &mut self.regs.words;
+        let Factors { a, even, odd } = self.factors;
+        let (even, odd) = (first_mut::<_, K>(even), first_mut::<_, K>(odd));
+        let (a_registers, b_registers) = (16 * K / P / LANES, 8 * K / P / LANES);
+        let (d, list) = self.list.split_at(4);
+        let (a_slots, list) = list.split_at(a_registers);
+        let (b_slots, c) = list.split_at(b_registers);
         // Element k of a row, k = P t + e + 4 P r: of lane t of the row's four, element e of register 2 r (rows 8 to 15: 2 r + 1).
-        let mut a = [[0.0_f32; LANES]; 8];
-        for register in 0..16 * K / P / LANES {
-            let words = self.a[register].0;
-            for lane in 0..LANES {
-                let values = T::values(words[lane]);
-                for element in 0..P {
-                    a[register * P + element][lane] = values[element];
-                }
-            }
+        for register in 0..a_registers {
+            let words = &words[a_slots[register] as usize].0;
+            T::take_apart(words, first_mut(&mut a[register * P..]));
         }
         // Row k of B in the order in which lanes hold columns of C: 0, 2, 4, 6 and 1, 3, 5, 7.
-        let (mut even, mut odd) = ([[0.0_f32; 4]; K], [[0.0_f32; 4]; K]);
-        for register in 0..8 * K / P / LANES {
-            let words = self.b[register].0;
+        for register in 0..b_registers {
+            let (mut even_words, mut odd_words) = ([[0; 8]; 4], [[0; 8]; 4]);
+            let words = &words[b_slots[register] as usize].0;
+            wide::columns(words, &mut even_words, &mut odd_words);
             for t in 0..4 {
-                for i in 0..4 {
-                    let left = T::values(words[8 * i + t]);
-                    let right = T::values(words[8 * i + 4 + t]);
-                    for element in 0..P {
-                        even[P * t + element + 4 * P * register][i] = left[element];
-                        odd[P * t + element + 4 * P * register][i] = right[element];
+                for element in 0..P {
+                    let k = P * t + element + 4 * P * register;
+                    for i in 0..8 {
+                        even[k][i] = T::values(even_words[t][i])[element];
+                    }
+                    for i in 0..8 {
+                        odd[k][i] = T::values(odd_words[t][i])[element];
                     }
                 }
             }
         }
-        for upper in 0..2 {
-            let (mut left, mut right) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-            for lane in 0..LANES {
-                left[lane] = f32::from_bits(self.c[2 * upper].0[lane]);
-                right[lane] = f32::from_bits(self.c[2 * upper + 1].0[lane]);
-            }
-            for register in 0..K / (4 * P) {
-                for t in 0..4 {
-                    for element in 0..P {
-                        let k = P * t + element + 4 * P * register;
-                        let row = &a[(2 * register + upper) * P + element];
-                        for g in 0..8 {
-                            for i in 0..4 {
-                                let (lane, factor) = (4 * g + i, row[4 * g + t]);
-                                left[lane] = factor.mul_add(even[k][i], left[lane]);
-                                right[lane] = factor.mul_add(odd[k][i], right[lane]);
-                            }
-                        }
-                    }
-                }
-            }
-            for lane in 0..LANES {
-                self.out[2 * upper].0[lane] = left[lane].to_bits();
-                self.out[2 * upper + 1].0[lane] = right[lane].to_bits();
-            }
-        }
+        // All of C, as D may be the same registers in another order.
+        let [mut c0, mut c1] = [words[c[0] as usize], words[c[1] as usize]];
+        let [mut c2, mut c3] = [words[c[2] as usize], words[c[3] as usize]];
+        // Of fewer than four registers of A, the first two.
+        let later = 2 * P % (a_registers * P);
+        let (low, low_later) = (first::<_, P>(&a[..]), first::<_, P>(&a[later..]));
+        let (high, high_later) = (first::<_, P>(&a[P..]), first::<_, P>(&a[later + P..]));
+        let b = [&*even, &*odd];
+        wide::add_products::<P, K>([low, low_later], b, [&mut c0.0, &mut c1.0]);
+        words[d[0] as usize] = c0;
+        words[d[1] as usize] = c1;
+        wide::add_products::<P, K>([high, high_later], b, [&mut c2.0, &mut c3.0]);
+        words[d[2] as usize] = c2;
+        words[d[3] as usize] = c3;
     }
+}
+
+const FEWER: &str = "`Factors` has room for all of an instruction";
+
+#[inline(always)]
+fn first<E, const N: usize>(slice: &[E]) -> &[E; N] {
+    slice.first_chunk().expect(FEWER)
+}
+
+#[inline(always)]
+fn first_mut<E, const N: usize>(slice: &mut [E]) -> &mut [E; N] {
+    slice.first_chunk_mut().expect(FEWER)
 }
 
 // ---- Any formats, bit by bit

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::{Lowered, Map1, Op1};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{ALL, LANES, Lanes, Mask, STEP, Word, part};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers, Word};
 use crate::exec::warp::Warp;
 use crate::lower::form::Form;
 use crate::lower::special::Clock;
@@ -178,22 +178,27 @@ struct Halves;
 impl Exec for Halves {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
-        let [low_slot, high_slot] = [inst.list[0], inst.list[1]];
-        if mask == ALL {
-            for at in (0..LANES).step_by(STEP) {
-                let source = part::<u32>(&warp.regs, inst.a, at);
-                let low = source.map(|word| word & 0xffff);
-                warp.regs.words[low_slot as usize].0[at..at + STEP].copy_from_slice(&low);
-                let high = source.map(|word| word >> 16);
-                warp.regs.words[high_slot as usize].0[at..at + STEP].copy_from_slice(&high);
+        let slots = [inst.a as usize, inst.list[0] as usize, inst.list[1] as usize];
+        if mask == ALL
+            && let Ok([source, low, high]) = warp.regs.words.get_disjoint_mut(slots)
+        {
+            for lane in 0..LANES {
+                low.0[lane] = source.0[lane] & 0xffff;
+                high.0[lane] = source.0[lane] >> 16;
             }
             return Flow::Next;
         }
-        let source = warp.regs.words[inst.a as usize];
-        warp.regs.write(low_slot, mask, &Lanes(source.0.map(|word| word & 0xffff)));
-        warp.regs.write(high_slot, mask, &Lanes(source.0.map(|word| word >> 16)));
+        masked_halves(&mut warp.regs, inst, mask);
         Flow::Next
     }
+}
+
+/// As [`Halves`], of some lanes, and into registers that may be the same.
+#[inline(never)]
+fn masked_halves(regs: &mut Registers, inst: &Inst, mask: Mask) {
+    let source = regs.words[inst.a as usize];
+    regs.write(inst.list[0], mask, &Lanes(source.0.map(|word| word & 0xffff)));
+    regs.write(inst.list[1], mask, &Lanes(source.0.map(|word| word >> 16)));
 }
 
 fn pack(f: &mut Form<'_, '_>, parts: u32) -> Lowered {

@@ -12,6 +12,7 @@ use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst, UNTRACKED};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Value, Word, lanes};
 use crate::exec::warp::Warp;
+use crate::exec::wide;
 use crate::launch::Checks;
 use crate::lower::body::SINK;
 use crate::lower::form::Form;
@@ -36,11 +37,12 @@ pub(crate) const ROWS: &[Row] = &[
 pub(crate) fn meet(warp: &Warp, env: &mut Env<'_>, mask: Mask, members: u32) -> Result<Mask, Flow> {
     let members = &warp.regs.words[members as usize];
     let first = members.0[mask.trailing_zeros() as usize % LANES];
-    let mut uniform = true;
+    // A quick look first: mostly the membermask is a constant.
+    let mut differs = 0;
     for lane in 0..LANES {
-        uniform &= members.0[lane] == first || mask >> lane & 1 == 0;
+        differs |= members.0[lane] ^ first;
     }
-    if uniform && first & warp.live == mask {
+    if differs == 0 && first & warp.live == mask {
         return Ok(mask);
     }
     membermask::meet(warp, env, mask, members)
@@ -111,37 +113,66 @@ impl<D: Direction> Exec for Shfl<D> {
             Err(flow) => return flow,
         };
         let words = &warp.regs.words;
-        let (a, b, c) = (&words[inst.a as usize], &words[inst.b as usize], &words[inst.c as usize]);
-        let mut out = Lanes::default();
+        let (b, c) = (&words[inst.b as usize], &words[inst.c as usize]);
         let mut sources = [0u32; LANES];
         let mut ranges = 0;
-        for (lane, chosen) in sources.iter_mut().enumerate() {
-            let (b, c, lane32) = (b.0[lane] & 31, c.0[lane], lane as u32);
-            let segment = c >> 8 & 31;
-            let clamp = c & 31;
-            let min = lane32 & segment;
-            let max = min | (clamp & !segment);
-            let (source, in_range) = D::source(lane32, b, min, max);
-            let source = if in_range { source & 31 } else { lane32 };
-            *chosen = source;
+        for lane in 0..LANES {
+            let (source, in_range) = chosen::<D>(lane as u32, b.0[lane], c.0[lane]);
+            sources[lane] = source;
             ranges |= u32::from(in_range) << lane;
         }
-        for (lane, &source) in sources.iter().enumerate() {
-            out.0[lane] = a.0[source as usize & 31];
-        }
-        let mut undefined = 0;
-        if ready != ALL {
-            for (lane, &source) in sources.iter().enumerate() {
-                undefined |= ((!ready >> source) & 1) << lane;
-            }
-        }
-        // A value from a lane that takes no part is undefined: reading it is a finding.
-        let tracking = inst.tracked != UNTRACKED && env.launch.checks.contains(Checks::REGISTERS);
-        env.undefined = if tracking && inst.d != SINK { undefined & ready } else { 0 };
-        warp.regs.write_pred(inst.p, ready, ranges);
-        warp.regs.write(inst.d, ready, &out);
-        met(env, mask, ready)
+        shuffle(warp, inst, (mask, ready), env, (&sources, ranges))
     }
+}
+
+/// The lane that a lane takes its value from: itself, where the one chosen is not in range.
+#[inline(always)]
+fn chosen<D: Direction>(lane: u32, b: u32, c: u32) -> (u32, bool) {
+    let (b, segment, clamp) = (b & 31, c >> 8 & 31, c & 31);
+    let min = lane & segment;
+    let max = min | (clamp & !segment);
+    let (source, in_range) = D::source(lane, b, min, max);
+    (if in_range { source & 31 } else { lane }, in_range)
+}
+
+/// As [`Shfl`], with constants for `b` and `c`: each lane's source is in the list, and in `imm` whether it is in range.
+struct Fixed;
+
+impl Exec for Fixed {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        let ready = match meet(warp, env, mask, inst.m) {
+            Ok(ready) => ready,
+            Err(flow) => return flow,
+        };
+        let sources = inst.list.first_chunk().expect("it was made with one for each lane");
+        shuffle(warp, inst, (mask, ready), env, (sources, inst.imm as u32))
+    }
+}
+
+/// Gives lanes their sources' values of `a`, and predicate `p` tells which were in range.
+#[inline(always)]
+fn shuffle(
+    warp: &mut Warp,
+    inst: &Inst,
+    (mask, ready): (Mask, Mask),
+    env: &mut Env<'_>,
+    (sources, ranges): (&[u32; LANES], Mask),
+) -> Flow {
+    let mut out = Lanes([0; LANES]);
+    wide::permuted(&warp.regs.words[inst.a as usize].0, sources, &mut out.0);
+    let mut undefined = 0;
+    if ready != ALL {
+        for lane in 0..LANES {
+            undefined |= ((!ready >> sources[lane]) & 1) << lane;
+        }
+    }
+    // A value from a lane that takes no part is undefined: reading it is a finding.
+    let tracking = inst.tracked != UNTRACKED && env.launch.checks.contains(Checks::REGISTERS);
+    env.undefined = if tracking && inst.d != SINK { undefined & ready } else { 0 };
+    warp.regs.write_pred(inst.p, ready, ranges);
+    warp.regs.write(inst.d, ready, &out);
+    met(env, mask, ready)
 }
 
 fn shfl(f: &mut Form<'_, '_>) -> Lowered {
@@ -154,11 +185,21 @@ fn shfl(f: &mut Form<'_, '_>) -> Lowered {
     f.inst.m = f.src(Type::B32)?;
     f.partial = true;
     match f.pick(&[("up", 0), ("down", 1), ("bfly", 2)]) {
-        Some(0) => f.run::<Shfl<Up>>(),
-        Some(1) => f.run::<Shfl<Down>>(),
-        Some(_) => f.run::<Shfl<Butterfly>>(),
-        None => f.run::<Shfl<Index>>(),
+        Some(0) => shfl_as::<Up>(f),
+        Some(1) => shfl_as::<Down>(f),
+        Some(_) => shfl_as::<Butterfly>(f),
+        None => shfl_as::<Index>(f),
     }
+}
+
+fn shfl_as<D: Direction>(f: &mut Form<'_, '_>) -> Lowered {
+    let [b, c] = [f.inst.b, f.inst.c].map(|slot| f.body.constant_bits(slot));
+    let (Some(b), Some(c)) = (b, c) else { return f.run::<Shfl<D>>() };
+    let chosen = |lane| chosen::<D>(lane, b as u32, c as u32);
+    f.inst.list = (0..LANES as u32).map(|lane| chosen(lane).0).collect();
+    let ranges = (0..LANES as u32).fold(0, |mask, lane| mask | u32::from(chosen(lane).1) << lane);
+    f.inst.imm = ranges.into();
+    f.run::<Fixed>()
 }
 
 /// Calls `act` for each set of ready lanes that share a membermask.

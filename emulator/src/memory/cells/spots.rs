@@ -23,6 +23,7 @@ macro_rules! with_vectors {
 /// Where each lane of a warp accesses `BYTES` bytes (S1: `len` is `u64::MAX`, or `offsets` is set and for every lane the offset
 /// is a multiple of `BYTES` and `offset + BYTES <= len`; kept by the methods of this type, which alone write these fields).
 /// Lanes that take no part have such an offset too, of no meaning.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Spots<const BYTES: usize> {
     offsets: MaybeUninit<Lanes<u64>>,
     len: u64,
@@ -43,7 +44,12 @@ impl<const BYTES: usize> Spots<BYTES> {
     /// Places in no memory: filled in by [`Spots::place`], where they lie rather than being moved there.
     #[inline(always)]
     pub(crate) fn nowhere() -> Self {
-        Spots { offsets: MaybeUninit::uninit(), len: u64::MAX, shape: Shape::Any }
+        Spots {
+            offsets: MaybeUninit::uninit(),
+            // Were it known that all is constant, a constant would be copied, offsets included.
+            len: std::hint::black_box(u64::MAX),
+            shape: Shape::Any,
+        }
     }
 
     /// The places at `addresses`, if those of all lanes of `mask` are aligned and lie in the `len` bytes from `base` on.
@@ -91,6 +97,12 @@ impl<const BYTES: usize> Spots<BYTES> {
         self.shape = Shape::of(offsets, BYTES as u64);
         self.len = LANES as u64 * pitch;
         true
+    }
+
+    /// The offset of each lane, once they have been placed.
+    pub(crate) fn offsets(&self) -> Option<&Lanes<u64>> {
+        // SAFETY: by S1, as the length is not `u64::MAX`.
+        (self.len != u64::MAX).then(|| unsafe { self.offsets.assume_init_ref() })
     }
 
     /// Whether no two lanes share a byte; may say no where they do not.
@@ -249,6 +261,49 @@ impl<const BYTES: usize> Places<'_, BYTES> {
         }
     }
 
+    /// Copies out what lies at the places of `N` lanes from `first` on, a row each.
+    #[inline(always)]
+    pub(crate) fn load_rows<const WORDS: usize, const N: usize>(
+        &self,
+        first: usize,
+        rows: &mut [[u32; 4]; N],
+    ) {
+        let offsets = &self.offsets()[first..first + N];
+        with_vectors! {
+            if BYTES == 16 {
+                let base = self.cells.start.as_ptr();
+                for index in 0..N {
+                    // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset.
+                    rows[index] = unsafe { vectors::load_row(base, offsets[index]) };
+                }
+                return;
+            }
+        }
+        for index in 0..N {
+            let words: [u32; WORDS] = self.load_lane(first + index);
+            rows[index][..WORDS].copy_from_slice(&words);
+        }
+    }
+
+    /// Stores the rows of the lanes of `mask`, in order.
+    #[inline(always)]
+    pub(crate) fn store_rows<const WORDS: usize>(&self, mask: Mask, rows: &[[u32; 4]; LANES]) {
+        let offsets = self.offsets();
+        with_vectors! {
+            if BYTES == 16 && mask == ALL {
+                let base = self.cells.start.as_ptr();
+                for lane in 0..LANES {
+                    // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset.
+                    unsafe { vectors::store_row(base, offsets[lane], &rows[lane]) };
+                }
+                return;
+            }
+        }
+        for lane in lanes(mask) {
+            self.store_lane::<WORDS>(lane, std::array::from_fn(|word| rows[lane][word]));
+        }
+    }
+
     /// What lies at the place of a lane.
     #[inline(always)]
     pub(crate) fn load_lane<const WORDS: usize>(&self, lane: usize) -> [u32; WORDS] {
@@ -305,6 +360,14 @@ impl<const BYTES: usize> Places<'_, BYTES> {
                 }
                 return;
             }
+        }
+        if mask == ALL && BYTES == 4 {
+            let base = self.cells.start.as_ptr();
+            for (&offset, &word) in self.offsets().iter().zip(&words[0].0) {
+                // SAFETY: as for `pointer`.
+                unsafe { u32::store(base.add(offset as usize), word) };
+            }
+            return;
         }
         self.store_slowly(mask, words);
     }
@@ -426,14 +489,34 @@ impl<const BYTES: usize> Places<'_, BYTES> {
             }
             return;
         }
-        if mask == ALL {
-            for lane in 0..LANES {
+        with_vectors! {
+            if BYTES == 16 && mask == ALL {
+                let base = self.cells.start.as_ptr();
+                for &offset in self.offsets() {
+                    // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset.
+                    unsafe { vectors::fill_row(base, offset, byte) };
+                }
+                return;
+            }
+        }
+        if mask != ALL {
+            for lane in lanes(mask) {
                 self.fill_lane(lane, byte);
             }
             return;
         }
-        for lane in lanes(mask) {
-            self.fill_lane(lane, byte);
+        let (base, bytes) = (self.cells.start.as_ptr(), spread(byte));
+        for &offset in self.offsets() {
+            // SAFETY: as for `pointer`.
+            unsafe {
+                let at = base.add(offset as usize);
+                match BYTES {
+                    1 => u8::store(at, byte),
+                    2 => u16::store(at, bytes as u16),
+                    4 => u32::store(at, bytes as u32),
+                    _ => (0..BYTES / 8).for_each(|step| u64::store(at.add(8 * step), bytes)),
+                }
+            }
         }
     }
 

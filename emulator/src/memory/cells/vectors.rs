@@ -343,10 +343,9 @@ pub(super) unsafe fn load_two_columns(base: *const u8, at: &Eight) -> [__m256i; 
     };
     let (left, right) = (host::_mm256_castsi256_ps(left), host::_mm256_castsi256_ps(right));
     [
-        host::_mm256_shuffle_ps::<0b10_00_10_00>(left, right),
-        host::_mm256_shuffle_ps::<0b11_01_11_01>(left, right),
+        host::_mm256_castps_si256(host::_mm256_shuffle_ps::<0b10_00_10_00>(left, right)),
+        host::_mm256_castps_si256(host::_mm256_shuffle_ps::<0b11_01_11_01>(left, right)),
     ]
-    .map(|column| host::_mm256_castps_si256(column))
 }
 
 /// The words of eight lanes with 16 bytes each.
