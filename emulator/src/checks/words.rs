@@ -7,6 +7,7 @@
 //! latest of them is kept.
 
 mod laid;
+mod places;
 mod recent;
 
 use std::ops::Range;
@@ -164,83 +165,6 @@ struct Now<'a> {
     all: u32,
 }
 
-/// An access of lanes side by side, all of which know the same.
-struct Side<'a> {
-    seen: &'a [Seen],
-    access: Access,
-    stamp: Stamp,
-    /// First lane, and the shift from a word's place in the access to its lane's.
-    first: usize,
-    shift: u32,
-    /// Clocks up to which all warps, the own one and the agent of copies have been seen.
-    all: u32,
-    own: u32,
-    agent: u32,
-}
-
-impl Side<'_> {
-    fn new<'a>(order: &'a Order, access: Access, stretch: &Stretch) -> Side<'a> {
-        let first = stretch.mask.trailing_zeros() as usize;
-        let seen = order.seen(access.warp, first);
-        Side {
-            seen,
-            access,
-            stamp: Stamp::new(order.clock(access.warp), 15, access),
-            first,
-            shift: (stretch.bytes / 4).trailing_zeros(),
-            all: order.least(access.warp, first),
-            own: seen[access.warp as usize].floor(),
-            agent: seen[order.agent() as usize].floor(),
-        }
-    }
-
-    /// Whether a test holds for all words of a range, each with the record and its lane.
-    #[inline(always)]
-    fn all(
-        &self,
-        records: &Records,
-        range: &Range<usize>,
-        test: impl Fn(Stamp, u32, usize) -> bool,
-    ) -> bool {
-        let (when, who) = (&records.when[range.clone()], &records.who[range.clone()]);
-        // Without an early end, so that it is a vector loop.
-        (0..when.len().min(who.len())).fold(true, |all, index| {
-            all & test(when[index], who[index], self.first + (index >> self.shift))
-        })
-    }
-
-    #[inline(always)]
-    fn fill(&self, records: &mut Records, range: Range<usize>, who: impl Fn(usize) -> u32) {
-        records.cover(range.start, range.end);
-        records.when[range.clone()].fill(self.stamp);
-        for (index, to) in records.who[range].iter_mut().enumerate() {
-            *to = who(self.first + (index >> self.shift));
-        }
-    }
-
-    /// Whether a write certainly comes before the lane's access.
-    #[inline(always)]
-    fn is_after_write(&self, when: Stamp, who: u32, lane: usize) -> bool {
-        let (clock, copied) = (when.clock(), when.is(COPIED));
-        let own_warp = upper(who) == self.access.warp;
-        let by_warp = (clock <= self.all)
-            | (own_warp & ((clock <= self.own) | (lower(who) == lane) | when.is(WHOLE)));
-        (copied & (clock <= self.agent)) | (!copied & by_warp)
-    }
-
-    /// Whether a read of the own warp is that of this lane alone.
-    #[inline(always)]
-    fn is_read_of(&self, who: u32, lane: usize) -> bool {
-        (who >> PC_BITS) as usize == lane << 5 | lane
-    }
-
-    /// Whether a read of the own warp can be forgotten for that of this lane.
-    #[inline(always)]
-    fn may_replace_read(&self, when: Stamp, who: u32, lane: usize) -> bool {
-        (when.clock() < self.stamp.clock()) | self.is_read_of(who, lane)
-    }
-}
-
 impl Words {
     /// Forgets everything: there are so many words, of so many warps.
     pub(crate) fn reset(&mut self, words: usize, warps: usize) {
@@ -283,11 +207,7 @@ impl Words {
         stretch: &Stretch,
     ) -> Option<Race> {
         self.touch(order, access, stretch);
-        let lanes = stretch.mask >> stretch.mask.trailing_zeros();
-        let side_by_side = stretch.stride == stretch.bytes as i32
-            && matches!(stretch.bytes, 4 | 8 | 16 | 32)
-            && lanes & lanes.wrapping_add(1) == 0;
-        if side_by_side && order.is_uniform(access.warp) && self.plain(order, access, stretch) {
+        if self.side_by_side(order, access, stretch) {
             return None;
         }
         self.each_word(order, access, stretch)
@@ -311,38 +231,6 @@ impl Words {
         if own.when.is_empty() {
             own.reset(self.words);
         }
-    }
-
-    /// Handles lanes side by side of which no word needs a closer look; otherwise does nothing.
-    fn plain(&mut self, order: &Order, access: Access, stretch: &Stretch) -> bool {
-        let (start, end) = stretch.bounds();
-        let range = start as usize / 4..end as usize / 4;
-        let side = Side::new(order, access, stretch);
-        if !side.all(&self.writes, &range, |when, who, lane| side.is_after_write(when, who, lane)) {
-            return false;
-        }
-        if !access.writes {
-            let own = &mut self.reads[access.warp as usize];
-            if !side.all(own, &range, |when, who, lane| side.may_replace_read(when, who, lane)) {
-                return false;
-            }
-            side.fill(own, range, |lane| reader(lane, lane, access.pc));
-            return true;
-        }
-        for (warp, records) in self.reads.iter().enumerate() {
-            if records.low >= range.end || records.high <= range.start {
-                continue;
-            }
-            let (floor, own) = (side.seen[warp].floor(), warp == access.warp as usize);
-            let after = |when: Stamp, who: u32, lane: usize| {
-                when.clock() <= floor || own && (side.is_read_of(who, lane) || when.is(WHOLE))
-            };
-            if !side.all(records, &range, after) {
-                return false;
-            }
-        }
-        side.fill(&mut self.writes, range, |lane| writer(access.warp, lane, access.pc));
-        true
     }
 
     #[inline(never)]

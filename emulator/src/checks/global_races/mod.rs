@@ -361,8 +361,11 @@ fn meet((log, entry): (&Log, &Entry), (other, theirs): (&Log, &Entry)) -> Option
         return None;
     }
     let known = log.knowledge(entry).get(other.cta);
-    let seen =
-        |lane| known.is_some_and(|warps| warps[theirs.warp as usize].covers(lane, theirs.clock));
+    let known = known.map(|warps| &warps[theirs.warp as usize]);
+    if known.is_some_and(|seen| theirs.clock <= seen.floor()) {
+        return None;
+    }
+    let seen = |lane| known.is_some_and(|seen| seen.covers(lane, theirs.clock));
     let (lane, other_lane, address) =
         entry.stretch.meets(&theirs.stretch).find(|&(_, lane, _)| !seen(lane))?;
     if observed(log, entry, theirs) {

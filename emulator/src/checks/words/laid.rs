@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use super::places::{Places, Run, alone};
 use super::recent::{self, Look, READ, RECORDED};
 use super::{
     ATOMIC, Access, COPIED, MIXED, PC_BITS, PC_MASK, Records, STRONG, Stamp, WHOLE, Words,
 };
 use crate::checks::layout::Layout;
 use crate::checks::order::{LAST_CLOCK, Order};
+use crate::checks::stretch::Stretch;
 use crate::exec::lanes::{ALL, Mask};
 use crate::exec::patterns::Pattern;
 use crate::exec::wide::{self, Routine};
@@ -111,7 +113,8 @@ impl Words {
             own.reset(words);
         }
         let stamp = Stamp::new(read.clock, 15, access);
-        wide::call(RecordReads { own, stamp, pc: read.pc, layout, base: read.base as usize });
+        let places = Places::of(layout, read.base as usize);
+        wide::call(RecordReads { own, stamp, pc: read.pc, places });
     }
 }
 
@@ -135,7 +138,7 @@ impl Routine for Read<'_> {
         let warp = access.warp;
         let look = words.recent.look(warp, span.0, span.1);
         if !words.recent.are_writes_known(order, warp, look)
-            && !words.are_after_writes(order, access, layout, base)
+            && !words.are_after_writes(order, access, Places::of(layout, base))
         {
             return false;
         }
@@ -168,7 +171,7 @@ impl Routine for Write<'_> {
         if how != How::Record {
             let look = words.recent.look(access.warp, span.0, span.1);
             if !words.recent.are_writes_known(order, access.warp, look)
-                && !words.are_after_writes(order, access, layout, base)
+                && !words.are_after_writes(order, access, Places::of(layout, base))
             {
                 return false;
             }
@@ -180,17 +183,17 @@ impl Routine for Write<'_> {
         }
         if how != How::Check {
             let stamp = Stamp::new(order.clock(access.warp), 15, access);
-            words.record_writes(stamp, access, (layout, base), mask);
+            words.record_writes(stamp, access, Places::of(layout, base), mask);
             words.recent.mark_write(access.warp, order.clock(access.warp), span.0, span.1);
         }
         true
     }
 }
 
-/// Calls a routine for the number of words that all runs of a layout are multiples of.
+/// Calls a routine for the number of words that all runs are multiples of.
 macro_rules! by_step {
-    ($layout:expr, $routine:ident { $($field:ident),* }) => {
-        match $layout.step {
+    ($places:expr, $routine:ident { $($field:ident),* }) => {
+        match $places.step {
             8 => wide::call($routine::<8> { $($field),* }),
             4 => wide::call($routine::<4> { $($field),* }),
             2 => wide::call($routine::<2> { $($field),* }),
@@ -200,15 +203,41 @@ macro_rules! by_step {
 }
 
 impl Words {
-    /// Whether the last writes of all words come before, by their records.
-    #[inline(never)]
-    fn are_after_writes(
-        &self,
+    /// Checks and remembers an access of lanes side by side that all know the same, if no word needs a closer look; otherwise does
+    /// nothing.
+    pub(super) fn side_by_side(
+        &mut self,
         order: &Order,
         access: Access,
-        layout: &Layout,
-        base: usize,
+        stretch: &Stretch,
     ) -> bool {
+        let (start, end) = stretch.bounds();
+        let run = [(0, (end / 4 - start / 4) as u32)];
+        let Some(places) = Places::side_by_side(stretch, &run) else { return false };
+        if !order.is_uniform(access.warp) || !self.are_after_writes(order, access, places) {
+            return false;
+        }
+        let stamp = Stamp::new(order.clock(access.warp), 15, access);
+        if access.writes {
+            let span = (start as usize / 4, end as usize / 4);
+            let warps = 0..self.reads.len();
+            let seen = order.seen(access.warp, 0);
+            for warp in warps {
+                if !self.are_after_reads_of(warp, access, seen[warp].floor(), places, span) {
+                    return false;
+                }
+            }
+            self.record_writes(stamp, access, places, ALL);
+        } else {
+            let own = &mut self.reads[access.warp as usize];
+            wide::call(RecordReads { own, stamp, pc: access.pc, places });
+        }
+        true
+    }
+
+    /// Whether the last writes of all words come before, by their records.
+    #[inline(never)]
+    fn are_after_writes(&self, order: &Order, access: Access, places: Places<'_>) -> bool {
         let warp = access.warp;
         let seen = order.seen(warp, 0);
         let limits = Limits {
@@ -217,7 +246,7 @@ impl Words {
             agent: after(seen[order.agent() as usize].floor()),
         };
         let writes = &self.writes;
-        by_step!(layout, AfterWrites { writes, limits, access, layout, base })
+        by_step!(places, AfterWrites { writes, limits, access, places })
     }
 
     /// Whether all reads of the words come before, but those of a word's own lane.
@@ -233,8 +262,7 @@ impl Words {
         let seen = order.seen(access.warp, 0);
         let mut flags = look.flags;
         for warp in 0..self.reads.len() {
-            let own = warp == access.warp as usize;
-            if !own && !look.others {
+            if warp != access.warp as usize && !look.others {
                 continue;
             }
             let floor = seen[warp].floor();
@@ -242,29 +270,37 @@ impl Words {
                 self.settle(warp);
                 flags |= RECORDED;
             }
-            let reads = &self.reads[warp];
-            if flags & RECORDED == 0 || reads.low >= span.1 || reads.high <= span.0 {
-                continue;
-            }
-            let limit = after(floor);
-            if !by_step!(layout, AfterReads { reads, limit, own, layout, base }) {
+            let places = Places::of(layout, base);
+            if flags & RECORDED != 0 && !self.are_after_reads_of(warp, access, floor, places, span)
+            {
                 return false;
             }
         }
         true
     }
 
-    #[inline(never)]
-    fn record_writes(
-        &mut self,
-        stamp: Stamp,
+    /// Whether the reads of a warp come before, by their records: they were seen up to a clock.
+    fn are_after_reads_of(
+        &self,
+        warp: usize,
         access: Access,
-        (layout, base): (&Layout, usize),
-        mask: Mask,
-    ) {
-        let place = access.warp << 27 | access.pc;
+        floor: u32,
+        places: Places<'_>,
+        span: (usize, usize),
+    ) -> bool {
+        let reads = &self.reads[warp];
+        if reads.low >= span.1 || reads.high <= span.0 {
+            return true;
+        }
+        let (limit, own) = (after(floor), warp == access.warp as usize);
+        by_step!(places, AfterReads { reads, limit, own, places })
+    }
+
+    #[inline(never)]
+    fn record_writes(&mut self, stamp: Stamp, access: Access, places: Places<'_>, mask: Mask) {
+        let by = access.warp << 27 | access.pc;
         let writes = &mut self.writes;
-        by_step!(layout, RecordWrites { writes, stamp, place, layout, base, mask });
+        by_step!(places, RecordWrites { writes, stamp, by, places, mask });
     }
 
     /// Makes room for another read of a warp.
@@ -280,53 +316,6 @@ impl Words {
             self.recent.drop_layouts();
         }
     }
-}
-
-/// The runs of a layout as ranges of words, with the lanes of each word. No closures here and below: they would not be
-/// compiled for the processor's vectors.
-struct Runs<'a> {
-    runs: std::slice::Iter<'a, (i32, u32)>,
-    lanes: &'a [u32],
-    before_last: &'a [u32],
-    base: usize,
-}
-
-impl<'a> Runs<'a> {
-    #[inline(always)]
-    fn of(layout: &'a Layout, base: usize) -> Runs<'a> {
-        let Layout { runs, lanes, before_last, .. } = layout;
-        Runs { runs: runs.iter(), lanes, before_last, base }
-    }
-}
-
-impl<'a> Iterator for Runs<'a> {
-    type Item = Run<'a>;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Self::Item> {
-        let &(start, count) = self.runs.next()?;
-        let start = self.base.wrapping_add_signed(start as isize);
-        let (lanes, rest) = self.lanes.split_at_checked(count as usize)?;
-        let (before_last, rest_before) = self.before_last.split_at_checked(count as usize)?;
-        (self.lanes, self.before_last) = (rest, rest_before);
-        Some(Run { start, end: start.wrapping_add(count as usize), lanes, before_last })
-    }
-}
-
-/// Words from `start` to before `end`.
-struct Run<'a> {
-    start: usize,
-    end: usize,
-    /// See [`Layout`].
-    lanes: &'a [u32],
-    before_last: &'a [u32],
-}
-
-/// How a lane's access to a word is written down where it is the only one: as the first and the last lane.
-#[inline(always)]
-fn alone(who: u32) -> u32 {
-    let lane = who & 31 << PC_BITS;
-    lane | lane << 5
 }
 
 /// Whether no stamp is of a limit or beyond, or has a flag.
@@ -345,8 +334,7 @@ struct AfterWrites<'a, const STEP: usize> {
     writes: &'a Records,
     limits: Limits,
     access: Access,
-    layout: &'a Layout,
-    base: usize,
+    places: Places<'a>,
 }
 
 impl<const STEP: usize> Routine for AfterWrites<'_, STEP> {
@@ -355,7 +343,7 @@ impl<const STEP: usize> Routine for AfterWrites<'_, STEP> {
     #[inline(always)]
     fn run(self) -> bool {
         let AfterWrites { writes: Records { when, who, low, high }, limits, .. } = self;
-        for Run { start, end, lanes, .. } in Runs::of(self.layout, self.base) {
+        for Run { start, end, lanes, .. } in self.places.runs() {
             if *low >= end || *high <= start {
                 continue;
             }
@@ -405,8 +393,7 @@ struct AfterReads<'a, const STEP: usize> {
     reads: &'a Records,
     limit: u32,
     own: bool,
-    layout: &'a Layout,
-    base: usize,
+    places: Places<'a>,
 }
 
 impl<const STEP: usize> Routine for AfterReads<'_, STEP> {
@@ -415,7 +402,7 @@ impl<const STEP: usize> Routine for AfterReads<'_, STEP> {
     #[inline(always)]
     fn run(self) -> bool {
         let AfterReads { reads: Records { when, who, low, high }, limit, own, .. } = self;
-        for Run { start, end, lanes, .. } in Runs::of(self.layout, self.base) {
+        for Run { start, end, lanes, .. } in self.places.runs() {
             if *low >= end || *high <= start {
                 continue;
             }
@@ -443,9 +430,8 @@ struct RecordWrites<'a, const STEP: usize> {
     writes: &'a mut Records,
     stamp: Stamp,
     /// Warp and program counter, as in [`writer`](super::writer).
-    place: u32,
-    layout: &'a Layout,
-    base: usize,
+    by: u32,
+    places: Places<'a>,
     mask: Mask,
 }
 
@@ -454,8 +440,8 @@ impl<const STEP: usize> Routine for RecordWrites<'_, STEP> {
 
     #[inline(always)]
     fn run(self) {
-        let RecordWrites { writes, stamp, place, layout, base, mask } = self;
-        for Run { start, end, lanes, .. } in Runs::of(layout, base) {
+        let RecordWrites { writes, stamp, by, places, mask } = self;
+        for Run { start, end, lanes, .. } in places.runs() {
             writes.cover(start, end);
             let (Some(when), Some(who)) =
                 (writes.when.get_mut(start..end), writes.who.get_mut(start..end))
@@ -467,18 +453,18 @@ impl<const STEP: usize> Routine for RecordWrites<'_, STEP> {
                 let parts = parts.zip(who.as_chunks_mut::<STEP>().0);
                 for ((when, who), lanes) in parts.zip(lanes.as_chunks::<STEP>().0) {
                     // Made apart and then put there, for the compiler cannot tell that the three are not the same.
-                    let mut by = *lanes;
-                    for by in &mut by {
-                        *by = place | *by & 31 << PC_BITS;
+                    let mut lanes = *lanes;
+                    for lane in &mut lanes {
+                        *lane = by | *lane & 31 << PC_BITS;
                     }
-                    (*when, *who) = ([stamp; STEP], by);
+                    (*when, *who) = ([stamp; STEP], lanes);
                 }
                 continue;
             }
             for index in 0..lanes.len() {
                 let taken = mask >> (lanes[index] >> PC_BITS & 31) & 1 != 0;
                 when[index] = if taken { stamp } else { when[index] };
-                who[index] = if taken { place | lanes[index] & 31 << PC_BITS } else { who[index] };
+                who[index] = if taken { by | lanes[index] & 31 << PC_BITS } else { who[index] };
             }
         }
     }
@@ -488,8 +474,7 @@ struct RecordReads<'a> {
     own: &'a mut Records,
     stamp: Stamp,
     pc: u32,
-    layout: &'a Layout,
-    base: usize,
+    places: Places<'a>,
 }
 
 impl Routine for RecordReads<'_> {
@@ -497,8 +482,8 @@ impl Routine for RecordReads<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let RecordReads { own, stamp, pc, layout, base } = self;
-        for Run { start, end, lanes, before_last } in Runs::of(layout, base) {
+        let RecordReads { own, stamp, pc, places } = self;
+        for Run { start, end, lanes, before_last } in places.runs() {
             own.cover(start, end);
             let (Some(when), Some(who)) =
                 (own.when.get_mut(start..end), own.who.get_mut(start..end))
