@@ -18,20 +18,24 @@ impl Checks {
     pub const SHARED_RACES: Checks = Checks(4);
     /// Races in global memory between CTAs.
     pub const GLOBAL_RACES: Checks = Checks(8);
+    /// Races between the lanes of one warp of which all have written at once. GPUs execute such a warp in order, and kernels in use
+    /// rely on that, but the PTX ISA asks for `bar.warp.sync`, and a compiler may count on it. Without this, they are not reported.
+    pub const LOCKSTEP: Checks = Checks(32);
     /// All of these.
-    pub const ALL: Checks = Checks(15);
+    pub const ALL: Checks = Checks(15 | 32);
     /// Besides, order that every GPU known keeps although the PTX ISA does not promise it is none: that copies for which all lanes of a
     /// warp have waited at once come before all that it does then, and what a thread has done before it exits, before barriers which do not
     /// wait for it.
     pub const STRICT_ORDER: Checks = Checks(16);
 
-    const NAMES: [(&'static str, Checks); 7] = [
+    const NAMES: [(&'static str, Checks); 8] = [
         ("all", Checks::ALL),
         ("none", Checks::NONE),
         ("registers", Checks::REGISTERS),
         ("memory", Checks::MEMORY),
         ("shared-races", Checks::SHARED_RACES),
         ("global-races", Checks::GLOBAL_RACES),
+        ("lockstep", Checks::LOCKSTEP),
         ("strict-order", Checks::STRICT_ORDER),
     ];
 

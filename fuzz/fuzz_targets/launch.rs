@@ -108,8 +108,8 @@ fuzz_target!(|input: Input| {
     if let ParamFault::AsMany(bytes) = input.params {
         params.resize(bytes.into(), 0);
     }
-    let names = ["registers", "memory", "shared-races", "global-races", "strict-order"];
-    let chosen: Vec<&str> = (0..5).filter(|i| input.checks >> i & 1 == 1).map(|i| names[i]).collect();
+    let names = ["registers", "memory", "shared-races", "global-races", "lockstep", "strict-order"];
+    let chosen: Vec<&str> = (0..6).filter(|i| input.checks >> i & 1 == 1).map(|i| names[i]).collect();
     let checks = if chosen.is_empty() { Checks::NONE } else { Checks::parse(&chosen.join(",")).expect("names") };
     let launch = Launch {
         grid: input.grid.each_ref().map(Extent::get),

@@ -12,6 +12,7 @@ use crate::exec::inst::{Flow, Inst};
 use crate::exec::lanes::{Lanes, Mask, lanes};
 use crate::exec::patterns::Slot;
 use crate::finding::{FindingKind, Report};
+use crate::launch::Checks;
 use crate::lower::form::{ACQUIRES, RELEASES, STRONG, WHOLE, WIDER};
 use crate::memory::access::{Access, Memory, Resolve, Shared};
 use crate::memory::{FIRST_OFFSET, GLOBAL_BASE, SHARED_WINDOW, WINDOW_BYTES};
@@ -69,7 +70,11 @@ pub(crate) fn check_races<R: Resolve>(
 /// Whether the warp as a whole makes an access, see [`words::Access::whole`].
 #[inline(always)]
 fn is_whole(env: &Env<'_>, inst: &Inst, mask: Mask, access: Access) -> bool {
-    access == Access::Load && env.live != 0 && (mask == env.live || inst.aux & WHOLE != 0)
+    match access {
+        Access::Load => env.live != 0 && (mask == env.live || inst.aux & WHOLE != 0),
+        Access::Store => env.stored_at_once && !env.launch.checks.contains(Checks::LOCKSTEP),
+        Access::Atomic => false,
+    }
 }
 
 /// As [`check_races`], for an access whose pattern is known, or a part of its lanes; nothing if it needs a closer look.

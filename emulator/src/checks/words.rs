@@ -122,8 +122,8 @@ pub(crate) struct Access {
     /// Reads and writes at once. A plain read does not race with it: it may be the first guess of a loop around
     /// `atom.cas`, as CUDA's headers have it.
     pub(crate) atomic: bool,
-    /// The warp as a whole makes it: a load by all its lanes at once, or copies for which they have waited at once. It comes before all
-    /// that the warp does then.
+    /// The warp as a whole makes it: a load by all its lanes at once, or copies for which they have waited at once; without
+    /// [`Checks::LOCKSTEP`](crate::Checks::LOCKSTEP) also a store. It comes before all that the warp does then.
     pub(crate) whole: bool,
 }
 

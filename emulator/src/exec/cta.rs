@@ -66,6 +66,7 @@ impl<'l> Cta<'l> {
             wanted: 0,
             undefined: 0,
             live: 0,
+            stored_at_once: false,
             barrier: 0,
             targets: Lanes::default(),
             hints: vec![0; kernel.code.len()],

@@ -91,6 +91,8 @@ pub(crate) struct Env<'l> {
     pub(crate) undefined: Mask,
     /// Lanes of the warp that have not exited; none where only the order of the PTX ISA counts.
     pub(crate) live: Mask,
+    /// Whether all of them execute the store that is about to be checked.
+    pub(crate) stored_at_once: bool,
     /// The barrier, after [`Flow::Barrier`].
     pub(crate) barrier: u32,
     /// Where each lane goes, after [`Flow::Scatter`].

@@ -248,6 +248,7 @@ impl<R: Resolve + 'static> Exec for Store<R> {
         let slot = patterns::Slot::of(inst.site, warp.index);
         let known = count::<R>(env, slot, &at, lanes, ROW_BYTES as u64, Access::Store);
         let changing = lanes & !unchanging;
+        env.stored_at_once = env.live != 0;
         let place = (warp.index, inst, known);
         check_races::<R>(env, place, &at, changing, ROW_BYTES as u64, Access::Store)
     }

@@ -352,6 +352,7 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Store<BYTES, WORDS> {
             let slot = patterns::Slot::of(inst.site, warp.index);
             let known = count::<R>(env, slot, &at, mask, BYTES as u64, Access::Store);
             let changing = mask & !unchanging;
+            env.stored_at_once = mask == env.live;
             let place = (warp.index, inst, known);
             check_races::<R>(env, place, &at, changing, BYTES as u64, Access::Store)
         })
