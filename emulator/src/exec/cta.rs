@@ -83,10 +83,10 @@ impl<'l> Cta<'l> {
 
     /// Starts CTA number `linear` of the grid.
     pub(crate) fn start(&mut self, linear: u64) {
+        self.place(linear);
         let launch = self.env.launch;
-        let cta = place(launch.grid, linear);
         let env = &mut self.env;
-        (env.cta, env.linear) = (cta, linear);
+        let cta = env.cta;
         env.shared.clear();
         env.barriers.reset();
         if let Some(races) = &mut env.races {
@@ -109,6 +109,11 @@ impl<'l> Cta<'l> {
         self.order = (0..self.warps.len()).collect();
         self.finding = None;
         self.stop = CtaStop::Suspended;
+    }
+
+    /// Makes it CTA number `linear`, as findings show it.
+    pub(crate) fn place(&mut self, linear: u64) {
+        (self.env.cta, self.env.linear) = (place(self.env.launch.grid, linear), linear);
     }
 
     /// Runs until nothing can go on without other CTAs.

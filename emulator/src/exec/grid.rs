@@ -4,7 +4,8 @@
 //! at an instruction that orders CTAs (an atomic, a volatile, relaxed, acquire or release access to
 //! global memory). Then these instructions are executed one after the other in an order that the
 //! seed fixes. In between CTAs share no ordered access, so it does not matter which thread of the
-//! host ran which; a kernel whose CTAs never synchronise needs one round per set of resident CTAs.
+//! host ran which; a kernel whose CTAs never synchronise needs one round per set of resident CTAs. Only CTAs that wait for the end of
+//! a round keep registers and shared memory; those of one that has ended serve the next on the same thread of the host.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::cta::{Cta, CtaStop};
 use super::env::LaunchContext;
 use super::patterns::Patterns;
-use crate::checks::global_races::GlobalRaces;
+use crate::checks::global_races::{GlobalRaces, Log};
 use crate::counters::{Count, Counters, InstructionClass};
 use crate::finding::{Finding, FindingKind};
 use crate::launch::{Checks, Report};
@@ -43,67 +44,137 @@ pub(crate) fn run(
 ) -> Result<Report, GridError> {
     let total = launch.grid.iter().map(|&n| u64::from(n)).product::<u64>();
     let mut waiting = 0..total;
-    let mut ctas: Vec<Cta<'_>> = Vec::new();
-    let mut idle: Vec<Cta<'_>> = Vec::new();
-    let mut totals = Totals::new(launch);
+    let stride = Stride::new(total, launch.seed);
+    let mut slots: Vec<Slot<'_>> = Vec::new();
+    let mut totals = Totals::default();
     let check_races = launch.checks.contains(Checks::GLOBAL_RACES);
     let mut races = check_races.then(|| Box::new(GlobalRaces::new()));
     let mut random = Random::new(launch.seed, u64::MAX);
     let mut last_round = WORTH_THREADS;
-    let mut patterns = Vec::new();
+    let mut workers: Vec<Worker<'_>> = Vec::new();
     loop {
-        let stride = Stride::new(total, launch.seed);
-        while ctas.len() < resident.max(1)
+        while slots.len() < resident.max(1)
             && let Some(next) = waiting.next()
         {
-            let mut cta = match idle.pop() {
-                Some(cta) => cta,
-                None => Cta::new(launch).ok_or(GridError::NoMemory)?,
+            let linear = stride.place(next);
+            let (log_number, log) = match &mut races {
+                Some(races) => {
+                    let (number, log) = races.open(linear);
+                    (number, Some(log))
+                }
+                None => (0, None),
             };
-            cta.start(stride.place(next));
-            if let Some(races) = &mut races {
-                let (number, log) = races.open(stride.place(next));
-                (cta.env.log_number, cta.env.log) = (number, Some(log));
-            }
-            ctas.push(cta);
+            slots.push(Slot { linear, log_number, log, cta: None, ended: None });
         }
-        if ctas.is_empty() {
-            return Ok(totals.finish(launch));
+        if slots.is_empty() {
+            return Ok(totals.finish(launch, workers));
         }
         let started = Instant::now();
-        let workers = if last_round < WORTH_THREADS { 1 } else { threads.min(ctas.len()) };
-        if patterns.len() < workers {
-            patterns.resize_with(workers, Patterns::default);
+        let count = if last_round < WORTH_THREADS { 1 } else { threads.min(slots.len()) };
+        if workers.len() < count {
+            workers.resize_with(count, Worker::default);
         }
-        round(&mut ctas, &mut patterns[..workers]);
-        last_round = started.elapsed() * if workers > 1 { workers as u32 } else { 1 };
+        round(launch, &mut slots, &mut workers[..count])?;
+        last_round = started.elapsed() * if count > 1 { count as u32 } else { 1 };
         if let Some(races) = &mut races {
-            compare(&mut ctas, races, total)?;
+            compare(launch, &mut slots, &mut workers[0], races, total)?;
         }
-        collect_findings(&mut ctas)?;
-        commit(&mut ctas, &mut random, &mut races);
-        collect_findings(&mut ctas)?;
-        let (done, running) = ctas.into_iter().partition(|c| c.stop == CtaStop::Done);
-        ctas = running;
-        for mut cta in Vec::from_iter::<Vec<Cta<'_>>>(done) {
-            totals.add(&mut cta);
+        collect_findings(&mut slots)?;
+        commit(&mut slots, &mut random, &mut races);
+        collect_findings(&mut slots)?;
+        let (ended, running) = slots.into_iter().partition(|slot| slot.ended.is_some());
+        slots = running;
+        for slot in Vec::from_iter::<Vec<Slot<'_>>>(ended) {
+            if let Some(ended) = slot.ended {
+                totals.add(ended);
+            }
             if totals.steps > total_limit {
                 let message = format!(
                     "the launch has executed more than {total_limit} instructions, each CTA counted with \
                      {CTA_STEPS} or more, and {} of its {total} CTAs have not started",
                     waiting.end - waiting.start
                 );
+                let mut cta = workers[0].cta(launch)?;
+                cta.place(slot.linear);
                 let finding = cta.stop_launch(FindingKind::StepLimit, message);
                 return Err(GridError::Findings(vec![finding]));
             }
             if let Some(races) = &mut races {
-                races.close(cta.env.log_number);
+                races.close(slot.log_number);
             }
-            idle.push(cta);
         }
-        for cta in &mut ctas {
-            cta.env.log = races.as_mut().and_then(|races| races.take(cta.env.log_number));
+        for slot in &mut slots {
+            slot.log = races.as_mut().and_then(|races| races.take(slot.log_number));
         }
+    }
+}
+
+/// A resident CTA: before it starts, while it waits for the end of a round, or when it has ended.
+struct Slot<'l> {
+    /// Its number in the grid.
+    linear: u64,
+    log_number: usize,
+    /// What it accesses in global memory, while it does not run.
+    log: Option<Box<Log>>,
+    cta: Option<Box<Cta<'l>>>,
+    ended: Option<Ended>,
+}
+
+/// What is left of a CTA that has ended, but for how often each instruction ran.
+struct Ended {
+    steps: u64,
+    counters: Counters,
+    printed: String,
+}
+
+/// What a thread of the host keeps from CTA to CTA.
+#[derive(Default)]
+struct Worker<'l> {
+    patterns: Patterns,
+    /// CTAs that have ended, to be used again.
+    #[allow(clippy::vec_box)] // A CTA is large.
+    spare: Vec<Box<Cta<'l>>>,
+}
+
+impl<'l> Worker<'l> {
+    /// A CTA that still has to be started.
+    fn cta(&mut self, launch: &'l LaunchContext<'l>) -> Result<Box<Cta<'l>>, GridError> {
+        let new = || Cta::new(launch).map(Box::new);
+        self.spare.pop().or_else(new).ok_or(GridError::NoMemory)
+    }
+
+    /// Lets the CTA of a slot run until it has to wait for others. Tells whether it goes on.
+    fn run(
+        &mut self,
+        launch: &'l LaunchContext<'l>,
+        slot: &mut Slot<'l>,
+    ) -> Result<bool, GridError> {
+        let mut cta = match slot.cta.take() {
+            Some(cta) => cta,
+            None => {
+                let mut cta = self.cta(launch)?;
+                cta.start(slot.linear);
+                cta
+            }
+        };
+        (cta.env.log_number, cta.env.log) = (slot.log_number, slot.log.take());
+        std::mem::swap(&mut cta.env.patterns, &mut self.patterns);
+        cta.run();
+        std::mem::swap(&mut cta.env.patterns, &mut self.patterns);
+        cta.note_guesses();
+        slot.log = cta.env.log.take();
+        let stop = cta.stop;
+        if stop == CtaStop::Done {
+            slot.ended = Some(Ended {
+                steps: cta.warps.iter().map(|warp| warp.steps).sum(),
+                counters: std::mem::take(&mut cta.env.counters),
+                printed: std::mem::take(&mut cta.env.printed),
+            });
+            self.spare.push(cta);
+        } else {
+            slot.cta = Some(cta);
+        }
+        Ok(stop != CtaStop::Fault)
     }
 }
 
@@ -139,98 +210,111 @@ impl Stride {
     }
 }
 
-/// Lets every resident CTA run until it has to wait for others, on as many threads as there are patterns.
-fn round(ctas: &mut [Cta<'_>], patterns: &mut [Patterns]) {
+/// Lets every resident CTA run until it has to wait for others, on as many threads as there are workers.
+fn round<'l>(
+    launch: &'l LaunchContext<'l>,
+    slots: &mut [Slot<'l>],
+    workers: &mut [Worker<'l>],
+) -> Result<(), GridError> {
     // A CTA behind one with a finding cannot change what is reported, so it need not run.
     let first_fault = AtomicUsize::new(usize::MAX);
-    let run_one = |index: usize, cta: &mut Cta<'_>, patterns: &mut Patterns| {
-        if index > first_fault.load(Ordering::Relaxed) {
-            return;
-        }
-        std::mem::swap(&mut cta.env.patterns, patterns);
-        cta.run();
-        std::mem::swap(&mut cta.env.patterns, patterns);
-        if cta.stop == CtaStop::Fault {
+    let run_one = |worker: &mut Worker<'l>, index: usize, slot: &mut Slot<'l>| {
+        if index <= first_fault.load(Ordering::Relaxed) && !worker.run(launch, slot)? {
             first_fault.fetch_min(index, Ordering::Relaxed);
         }
+        Ok(())
     };
-    if let [patterns] = patterns {
-        ctas.iter_mut().enumerate().for_each(|(index, cta)| run_one(index, cta, patterns));
-        return;
+    if let [worker] = workers {
+        return slots.iter_mut().enumerate().try_for_each(|(i, slot)| run_one(worker, i, slot));
     }
-    let queue = Mutex::new(ctas.iter_mut().enumerate());
-    let work = |patterns: &mut Patterns| {
+    let queue = Mutex::new(slots.iter_mut().enumerate());
+    let work = |worker: &mut Worker<'l>| {
         loop {
-            let next = match queue.lock() {
-                Ok(mut queue) => queue.next(),
-                Err(_) => return,
-            };
-            let Some((index, cta)) = next else { return };
-            run_one(index, cta, patterns);
+            let Ok(mut all) = queue.lock() else { return Ok(()) };
+            let Some((index, slot)) = all.next() else { return Ok(()) };
+            drop(all);
+            run_one(worker, index, slot)?;
         }
     };
-    let Some((first, others)) = patterns.split_first_mut() else { return };
+    let Some((first, others)) = workers.split_first_mut() else { return Ok(()) };
     std::thread::scope(|scope| {
-        for patterns in others {
-            scope.spawn(|| work(patterns));
+        let others: Vec<_> = others.iter_mut().map(|w| scope.spawn(|| work(w))).collect();
+        let mut result = work(first);
+        for other in others {
+            match other.join() {
+                Ok(done) => result = result.and(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
         }
-        work(first);
-    });
+        result
+    })
 }
 
 /// The findings of the first CTA that has any, in the order of the round.
-fn collect_findings(ctas: &mut [Cta<'_>]) -> Result<(), GridError> {
-    let found = ctas.iter_mut().find_map(|cta| cta.finding.take());
+fn collect_findings(slots: &mut [Slot<'_>]) -> Result<(), GridError> {
+    let found = slots.iter_mut().find_map(|slot| slot.cta.as_mut()?.finding.take());
     found.map_or(Ok(()), |finding| Err(GridError::Findings(vec![finding])))
 }
 
 /// Compares what the CTAs have accessed in this round. A race is told before what else was found, of which
 /// it may be the cause. CTAs behind the first with a finding count for nothing: not all of them have run.
-fn compare(ctas: &mut [Cta<'_>], races: &mut GlobalRaces, total: u64) -> Result<(), GridError> {
-    let fault = ctas.iter().position(|cta| cta.finding.is_some());
-    let count = fault.map_or(ctas.len(), |index| index + 1);
-    for cta in &mut *ctas {
-        cta.note_guesses();
-        if let Some(log) = cta.env.log.take() {
-            races.put(cta.env.log_number, log);
+fn compare<'l>(
+    launch: &'l LaunchContext<'l>,
+    slots: &mut [Slot<'l>],
+    worker: &mut Worker<'l>,
+    races: &mut GlobalRaces,
+    total: u64,
+) -> Result<(), GridError> {
+    let found = |slot: &Slot<'_>| slot.cta.as_ref().is_some_and(|cta| cta.finding.is_some());
+    let fault = slots.iter().position(found);
+    let count = fault.map_or(slots.len(), |index| index + 1);
+    for slot in &mut *slots {
+        if let Some(log) = slot.log.take() {
+            races.put(slot.log_number, log);
         }
     }
     if total == 1 {
-        ctas.iter().for_each(|cta| races.skip(cta.env.log_number));
+        slots.iter().for_each(|slot| races.skip(slot.log_number));
         return Ok(());
     }
     for index in 0..count {
-        if let Some(race) = races.merge(ctas[index].env.log_number) {
-            let mut findings: Vec<Finding> =
-                fault.and_then(|f| ctas[f].finding.take()).into_iter().collect();
-            ctas[index].race(&race);
-            findings.splice(0..0, ctas[index].finding.take());
-            return Err(GridError::Findings(findings));
+        if let Some(race) = races.merge(slots[index].log_number) {
+            let other = fault.and_then(|fault| slots[fault].cta.as_mut()?.finding.take());
+            let mut cta = match slots[index].cta.take() {
+                Some(cta) => cta,
+                None => worker.cta(launch)?,
+            };
+            cta.place(slots[index].linear);
+            cta.race(&race);
+            return Err(GridError::Findings(cta.finding.take().into_iter().chain(other).collect()));
         }
     }
     Ok(())
 }
 
 /// Executes, one after the other, the instructions that order CTAs.
-fn commit(ctas: &mut [Cta<'_>], random: &mut Random, races: &mut Option<Box<GlobalRaces>>) {
-    let mut pending: Vec<_> = ctas
+fn commit(slots: &mut [Slot<'_>], random: &mut Random, races: &mut Option<Box<GlobalRaces>>) {
+    let mut pending: Vec<_> = slots
         .iter()
         .enumerate()
-        .flat_map(|(cta, c)| c.deferred().map(move |(warp, mask)| (cta, warp, mask)))
+        .flat_map(|(index, slot)| {
+            let deferred = slot.cta.iter().flat_map(|cta| cta.deferred());
+            deferred.map(move |(warp, mask)| (index, warp, mask))
+        })
         .collect();
     random.shuffle(&mut pending);
-    for (cta, warp, mask) in pending {
-        if ctas[cta].finding.is_none() {
-            ctas[cta].env.global_races = races.take();
-            ctas[cta].commit(warp, mask);
-            *races = ctas[cta].env.global_races.take();
+    for (index, warp, mask) in pending {
+        if let Some(cta) = slots[index].cta.as_mut().filter(|cta| cta.finding.is_none()) {
+            cta.env.global_races = races.take();
+            cta.commit(warp, mask);
+            *races = cta.env.global_races.take();
         }
     }
 }
 
 /// Counts of the CTAs that have ended.
+#[derive(Default)]
 struct Totals {
-    counts: Vec<Count>,
     counters: Counters,
     printed: String,
     /// Instructions of their warps, each CTA with at least [`CTA_STEPS`].
@@ -238,31 +322,23 @@ struct Totals {
 }
 
 impl Totals {
-    fn new(launch: &LaunchContext<'_>) -> Totals {
-        Totals {
-            steps: 0,
-            counts: vec![Count::default(); launch.kernel.code.len()],
-            counters: Counters::default(),
-            printed: String::new(),
+    fn add(&mut self, cta: Ended) {
+        self.steps = self.steps.saturating_add(cta.steps.max(CTA_STEPS));
+        self.counters.add_traffic(&cta.counters);
+        if self.printed.len() + cta.printed.len() <= MAX_PRINTED {
+            self.printed.push_str(&cta.printed);
         }
     }
 
-    fn add(&mut self, cta: &mut Cta<'_>) {
-        let steps = cta.warps.iter().map(|warp| warp.steps).sum::<u64>();
-        self.steps = self.steps.saturating_add(steps.max(CTA_STEPS));
-        cta.env.tally.drain_into(&mut self.counts);
-        self.counters.add_traffic(&std::mem::take(&mut cta.env.counters));
-        if self.printed.len() + cta.env.printed.len() <= MAX_PRINTED {
-            self.printed.push_str(&cta.env.printed);
+    fn finish(mut self, launch: &LaunchContext<'_>, workers: Vec<Worker<'_>>) -> Report {
+        let mut counts = vec![Count::default(); launch.kernel.code.len()];
+        for mut cta in workers.into_iter().flat_map(|worker| worker.spare) {
+            cta.env.tally.drain_into(&mut counts);
         }
-        cta.env.printed.clear();
-    }
-
-    fn finish(mut self, launch: &LaunchContext<'_>) -> Report {
         let counters = &mut self.counters;
         let kernel = launch.kernel;
         let mut lines = std::collections::BTreeMap::<u32, Count>::new();
-        for (pc, &count) in self.counts.iter().enumerate() {
+        for (pc, &count) in counts.iter().enumerate() {
             counters.instructions += count;
             let class = kernel.classes[pc];
             counters.classes[class as usize] += count;
