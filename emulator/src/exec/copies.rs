@@ -260,6 +260,23 @@ impl Copies {
         self.issued.is_empty()
     }
 
+    /// Lets copies land that read nothing, of lanes that are about to copy `bytes` to some of the same bytes again, at these addresses.
+    #[cold]
+    pub(crate) fn overtake(&mut self, shared: &Region, mask: Mask, to: &Lanes<u64>, bytes: u64) {
+        for entry in self.issued.iter_mut().filter(|entry| entry.empty & entry.mask & mask != 0) {
+            let (own, at) = (entry.bytes as u64, *entry.offsets());
+            let overlaps = |lane: &usize| {
+                let start = to.0[*lane].wrapping_sub(shared.base);
+                start < at.0[*lane] + own && at.0[*lane] < start.saturating_add(bytes)
+            };
+            let again = lanes(entry.empty & entry.mask & mask).filter(overlaps);
+            let landing = again.fold(0, |mask, lane| mask | 1 << lane);
+            entry.land(shared, landing);
+            self.bytes_in_flight -= own * u64::from(landing.count_ones());
+        }
+        self.spare.extend(self.issued.extract_if(.., |entry| entry.mask == 0));
+    }
+
     /// The lanes of `mask` wait until at most `newest` of their committed groups are outstanding, or else for their copies that read
     /// nothing.
     /// `landed` is told which instruction's copies of which lanes have landed.

@@ -128,6 +128,9 @@ fn copy<const BYTES: usize, const WORDS: usize>(
     env.hints[inst.site as usize] = hint;
     let mut undefined = None;
     if !read || !placed {
+        if !env.launch.checks.contains(Checks::STRICT_ORDER) {
+            warp.copies.overtake(&env.shared, mask, &to, BYTES as u64);
+        }
         match one_by_one(warp, inst, (mask, size), env, &mut entry.data) {
             Ok(found) => undefined = found,
             Err(flow) => {
