@@ -21,7 +21,10 @@ pub(crate) struct Issued {
     mask: Mask,
     /// Bytes that a lane writes.
     pub(crate) bytes: usize,
-    target: Target,
+    /// Where they go in shared memory: of these, the one for so many bytes.
+    four: Spots<4>,
+    eight: Spots<8>,
+    sixteen: Spots<16>,
     /// Where they come from, of the lanes in `followed`.
     sources: Lanes<u64>,
     /// Lanes that copy as much as they write, whose sources may be looked at again.
@@ -34,20 +37,14 @@ pub(crate) struct Issued {
     undefined: Option<Box<Lanes<u32>>>,
     /// The group of each lane's copy, [`OPEN`] before it is committed.
     groups: [u32; LANES],
+    /// Least and greatest of them.
+    span: (u32, u32),
     /// Lanes whose copy is not committed.
     open: Mask,
     /// How many instructions of the warp had issued copies before.
     number: u64,
     /// The instruction.
     pub(crate) site: u32,
-}
-
-/// Where copies go in shared memory, by how many bytes a lane copies.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Target {
-    Four(Spots<4>),
-    Eight(Spots<8>),
-    Sixteen(Spots<16>),
 }
 
 /// An arrival at an mbarrier that the copies of a lane make when they have landed.
@@ -95,25 +92,44 @@ impl Issued {
         Box::new(Issued {
             mask: 0,
             bytes: 0,
-            target: Target::Sixteen(Spots::nowhere()),
+            four: Spots::nowhere(),
+            eight: Spots::nowhere(),
+            sixteen: Spots::nowhere(),
             sources: Lanes::default(),
             followed: 0,
             empty: 0,
             data: [[0; 4]; LANES],
             undefined: None,
             groups: [OPEN; LANES],
+            span: (OPEN, OPEN),
             open: 0,
             number: 0,
             site: 0,
         })
     }
 
+    /// Where copies of so many bytes are to go, to be set.
+    #[inline(always)]
+    pub(crate) fn four(&mut self) -> &mut Spots<4> {
+        &mut self.four
+    }
+
+    #[inline(always)]
+    pub(crate) fn eight(&mut self) -> &mut Spots<8> {
+        &mut self.eight
+    }
+
+    #[inline(always)]
+    pub(crate) fn sixteen(&mut self) -> &mut Spots<16> {
+        &mut self.sixteen
+    }
+
     /// Where the lanes' bytes go, as offsets into shared memory.
     pub(crate) fn offsets(&self) -> &Lanes<u64> {
-        let offsets = match &self.target {
-            Target::Four(spots) => spots.offsets(),
-            Target::Eight(spots) => spots.offsets(),
-            Target::Sixteen(spots) => spots.offsets(),
+        let offsets = match self.bytes {
+            4 => self.four.offsets(),
+            8 => self.eight.offsets(),
+            _ => self.sixteen.offsets(),
         };
         offsets.expect("a copy is issued to places in shared memory only")
     }
@@ -121,10 +137,10 @@ impl Issued {
     /// Writes what the lanes copy.
     #[inline(always)]
     fn land(&mut self, shared: &Region, landing: Mask) {
-        match &self.target {
-            Target::Sixteen(spots) => self.land_at::<16, 4>(shared, spots, landing),
-            Target::Eight(spots) => self.land_at::<8, 2>(shared, spots, landing),
-            Target::Four(spots) => self.land_at::<4, 1>(shared, spots, landing),
+        match self.bytes {
+            16 => self.land_at::<16, 4>(shared, &self.sixteen, landing),
+            8 => self.land_at::<8, 2>(shared, &self.eight, landing),
+            _ => self.land_at::<4, 1>(shared, &self.four, landing),
         }
         self.mask &= !landing;
     }
@@ -194,6 +210,33 @@ impl Issued {
     }
 }
 
+/// The least and the greatest number.
+#[inline(always)]
+fn span(numbers: &[u32; LANES]) -> (u32, u32) {
+    let (mut least, mut most) = ([u32::MAX; 8], [0; 8]);
+    for first in (0..LANES).step_by(8) {
+        for lane in 0..8 {
+            least[lane] = least[lane].min(numbers[first + lane]);
+            most[lane] = most[lane].max(numbers[first + lane]);
+        }
+    }
+    let (mut span, rest) = ((least[0], most[0]), 1..8);
+    for lane in rest {
+        span = (span.0.min(least[lane]), span.1.max(most[lane]));
+    }
+    span
+}
+
+/// Lanes whose number is below the limit.
+#[inline(never)]
+fn below(numbers: &[u32; LANES], limits: &[u32; LANES]) -> Mask {
+    let mut mask = 0;
+    for lane in 0..LANES {
+        mask |= u32::from(numbers[lane] < limits[lane]) << lane;
+    }
+    mask
+}
+
 impl Copies {
     pub(crate) fn clear(&mut self) {
         self.spare.append(&mut self.issued);
@@ -212,23 +255,23 @@ impl Copies {
         self.spare.push(entry);
     }
 
-    /// Issues the copies of one instruction, `BYTES` (4, 8 or 16) a lane, to these places in shared memory.
+    /// Issues the copies of one instruction, `BYTES` (4, 8 or 16) a lane, to the places that have been set.
     #[inline(always)]
     pub(crate) fn issue<const BYTES: usize>(
         &mut self,
         mut entry: Box<Issued>,
         shared: &Region,
-        (target, spots): (fn(Spots<BYTES>) -> Target, &Spots<BYTES>),
+        target: fn(&mut Issued) -> &mut Spots<BYTES>,
         batch: Batch<'_>,
     ) {
         let Batch { site, mask, from, empty, undefined } = batch;
-        (entry.target, entry.undefined) = (target(*spots), undefined);
+        shared.shadow.at(target(&mut entry)).fill(mask, IN_FLIGHT);
+        entry.undefined = undefined;
         (entry.sources, entry.followed, entry.empty) = (*from.0, from.1, empty);
-        entry.groups = [OPEN; LANES];
+        (entry.groups, entry.span) = ([OPEN; LANES], (OPEN, OPEN));
         (entry.site, entry.bytes, entry.mask, entry.open) = (site, BYTES, mask, mask);
         entry.number = self.count;
         self.count += 1;
-        shared.shadow.at(spots).fill(mask, IN_FLIGHT);
         self.bytes_in_flight += BYTES as u64 * u64::from(mask.count_ones());
         self.issued.push(entry);
     }
@@ -236,17 +279,19 @@ impl Copies {
     /// The lanes of `mask` close their open group, which may be empty.
     #[inline(always)]
     pub(crate) fn commit(&mut self, mask: Mask) {
+        let all = span(&self.committed);
         // The newest copies are the open ones; older entries may hold some too where lanes went apart.
         for entry in self.issued.iter_mut().rev() {
             let closing = entry.open & mask;
             if closing == ALL {
-                entry.groups = self.committed;
+                (entry.groups, entry.span) = (self.committed, all);
             } else if closing != 0 {
                 for lane in 0..LANES {
                     let group = entry.groups[lane];
                     entry.groups[lane] =
                         if closing >> lane & 1 != 0 { self.committed[lane] } else { group };
                 }
+                entry.span = span(&entry.groups);
             }
             entry.open &= !mask;
         }
@@ -292,12 +337,18 @@ impl Copies {
         for lane in 0..LANES {
             limits[lane] = self.committed[lane].saturating_sub(kept);
         }
+        let (least, most) = span(&limits);
         for entry in &mut self.issued {
-            let mut landing: Mask = 0;
-            for lane in 0..LANES {
-                landing |= u32::from(entry.groups[lane] < limits[lane]) << lane;
+            let mut landing = entry.empty;
+            if newest.is_some() {
+                landing = if entry.span.0 >= most {
+                    0
+                } else if entry.span.1 < least {
+                    ALL
+                } else {
+                    below(&entry.groups, &limits)
+                };
             }
-            landing = if newest.is_some() { landing } else { entry.empty };
             landing &= entry.mask & mask;
             if landing != 0 {
                 entry.land(shared, landing);

@@ -145,7 +145,7 @@ impl Warp {
         if let Some(stack) = &mut self.stack {
             stack.clear();
         }
-        if let Some(local) = &self.local {
+        if let Some(local) = &mut self.local {
             local.clear();
         }
         self.regs.preds[0] = ALL;

@@ -95,6 +95,11 @@ impl Default for Factors {
     }
 }
 
+/// The words t of columns 0, 2, 4, 6 and of columns 1, 3, 5, 7 of B, twice each.
+fn columns(words: &[u32; LANES], t: usize, index: usize) -> [u32; 2] {
+    [words[8 * (index % 4) + t], words[8 * (index % 4) + 4 + t]]
+}
+
 /// Functions that have those of [`vectors`] do the work where the processor can, or else the loops that they are written with.
 macro_rules! vectors {
     ($($(#[$meta:meta])* fn $name:ident $(<$(const $generic:ident: $kind:ty),*>)? ($($argument:ident: $type:ty),*) $slowly:block)*) => {$(
@@ -143,12 +148,39 @@ vectors! {
         }
     }
 
-    /// Of a register of B for `mma`: the words t of columns 0, 2, 4, 6 and of columns 1, 3, 5, 7, each twice.
-    fn columns(words: &[u32; LANES], even: &mut [[u32; 8]; 4], odd: &mut [[u32; 8]; 4]) {
+    /// The rows of B for `mma` that a register of two bf16 a lane holds: the even and the odd columns, twice each.
+    fn brain_rows(words: &[u32; LANES], even: &mut [[f32; 8]; 8], odd: &mut [[f32; 8]; 8]) {
         for t in 0..4 {
             for index in 0..8 {
-                even[t][index] = words[8 * (index % 4) + t];
-                odd[t][index] = words[8 * (index % 4) + 4 + t];
+                let [left, right] = columns(words, t, index);
+                even[2 * t][index] = f32::from_bits(left << 16);
+                even[2 * t + 1][index] = f32::from_bits(left & 0xffff_0000);
+                odd[2 * t][index] = f32::from_bits(right << 16);
+                odd[2 * t + 1][index] = f32::from_bits(right & 0xffff_0000);
+            }
+        }
+    }
+
+    /// As [`brain_rows`], of f16.
+    fn half_rows(words: &[u32; LANES], even: &mut [[f32; 8]; 8], odd: &mut [[f32; 8]; 8]) {
+        for t in 0..4 {
+            for index in 0..8 {
+                let [left, right] = columns(words, t, index);
+                even[2 * t][index] = half_value(left & 0xffff);
+                even[2 * t + 1][index] = half_value(left >> 16);
+                odd[2 * t][index] = half_value(right & 0xffff);
+                odd[2 * t + 1][index] = half_value(right >> 16);
+            }
+        }
+    }
+
+    /// As [`brain_rows`], of one tf32.
+    fn tensor_rows(words: &[u32; LANES], even: &mut [[f32; 8]; 4], odd: &mut [[f32; 8]; 4]) {
+        for t in 0..4 {
+            for index in 0..8 {
+                let [left, right] = columns(words, t, index);
+                even[t][index] = f32::from_bits(left & 0xffff_e000);
+                odd[t][index] = f32::from_bits(right & 0xffff_e000);
             }
         }
     }

@@ -159,11 +159,14 @@ impl Region {
         let (data, shadow) = (self.data.at(spots), self.shadow.at(spots));
         let mut same = 0;
         for lane in lanes(mask) {
-            let new: [u32; WORDS] = std::array::from_fn(|word| words[word].0[lane] & keep);
+            let mut new = [0; WORDS];
+            for word in 0..WORDS {
+                new[word] = words[word].0[lane] & keep;
+            }
             let readable = shadow.lane_equals(lane, INIT | FORBIDDEN | IN_FLIGHT, INIT);
             same |= u32::from(readable && data.load_lane(lane) == new) << lane;
             data.store_lane(lane, new);
-            shadow.fill(1 << lane, INIT);
+            shadow.fill_lane(lane, INIT);
         }
         same
     }

@@ -106,7 +106,7 @@ impl Region {
     }
 
     /// Forgets every write.
-    pub(crate) fn clear(&self) {
-        self.shadow.update(0, self.shadow.len(), |_| 0);
+    pub(crate) fn clear(&mut self) {
+        self.shadow.clear();
     }
 }

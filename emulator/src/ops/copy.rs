@@ -5,7 +5,7 @@ use super::Lowered;
 use crate::checks::access::in_flight::source_changed;
 use crate::checks::access::undefined;
 use crate::checks::words::{self, How};
-use crate::exec::copies::{Batch, Target};
+use crate::exec::copies::{Batch, Issued};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
@@ -86,9 +86,9 @@ impl Exec for Copy {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
         match inst.d {
-            16 => copy::<16, 4>(warp, inst, mask, env, Target::Sixteen),
-            8 => copy::<8, 2>(warp, inst, mask, env, Target::Eight),
-            _ => copy::<4, 1>(warp, inst, mask, env, Target::Four),
+            16 => copy::<16, 4>(warp, inst, mask, env, Issued::sixteen),
+            8 => copy::<8, 2>(warp, inst, mask, env, Issued::eight),
+            _ => copy::<4, 1>(warp, inst, mask, env, Issued::four),
         }
     }
 }
@@ -102,7 +102,7 @@ fn copy<const BYTES: usize, const WORDS: usize>(
     inst: &Inst,
     mask: Mask,
     env: &mut Env<'_>,
-    kind: fn(Spots<BYTES>) -> Target,
+    target: fn(&mut Issued) -> &mut Spots<BYTES>,
 ) -> Flow {
     let (from, to) = (addresses(&warp.regs, inst), destinations(warp, inst));
     let (mut reading, mut partly) = (mask, 0);
@@ -119,9 +119,9 @@ fn copy<const BYTES: usize, const WORDS: usize>(
         entry.data = [[0; 4]; LANES];
     }
     let mut hint = env.hints[inst.site as usize];
-    let mut target = Spots::<BYTES>::nowhere();
-    let placed = target.place(&to, mask, env.shared.base, env.shared.bytes)
-        && (!checked || mask & !env.shared.permits(&target, Access::Store) == 0);
+    let spots = target(&mut entry);
+    let placed = spots.place(&to, mask, env.shared.base, env.shared.bytes)
+        && (!checked || mask & !env.shared.permits(spots, Access::Store) == 0);
     let read = partly == 0
         && (reading == 0
             || read::<BYTES, WORDS>(&memory, &mut hint, &from, reading, &mut entry.data));
@@ -142,7 +142,7 @@ fn copy<const BYTES: usize, const WORDS: usize>(
     let followed = if checked { reading & !partly } else { 0 };
     let batch =
         Batch { site: inst.site, mask, from: (&from, followed), empty: mask & !reading, undefined };
-    warp.copies.issue(entry, &env.shared, (kind, &target), batch);
+    warp.copies.issue(entry, &env.shared, target, batch);
     if env.launch.traffic {
         env.count_in_flight(inst.site, mask, warp.copies.bytes_in_flight);
     }

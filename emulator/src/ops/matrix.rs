@@ -131,9 +131,9 @@ pub(super) fn expect_all(env: &mut Env<'_>, mask: Mask, what: &str) -> Option<Fl
 
 /// How an operand's register comes apart into `P` numbers.
 trait Operand<const P: usize>: 'static {
-    fn values(word: u32) -> [f32; P];
-    /// The same of a register.
     fn take_apart(words: &[u32; LANES], out: &mut [[f32; LANES]; P]);
+    /// The same of B: for each row that the register holds, the even columns and the odd ones, twice each.
+    fn rows(words: &[u32; LANES], even: &mut [[f32; 8]], odd: &mut [[f32; 8]]);
 }
 
 struct Half;
@@ -142,8 +142,8 @@ struct Tf32;
 
 impl Operand<2> for Half {
     #[inline(always)]
-    fn values(word: u32) -> [f32; 2] {
-        [half_value(word & 0xffff), half_value(word >> 16)]
+    fn rows(words: &[u32; LANES], even: &mut [[f32; 8]], odd: &mut [[f32; 8]]) {
+        wide::half_rows(words, first_mut(even), first_mut(odd));
     }
     #[inline(always)]
     fn take_apart(words: &[u32; LANES], out: &mut [[f32; LANES]; 2]) {
@@ -153,8 +153,8 @@ impl Operand<2> for Half {
 
 impl Operand<2> for Brain {
     #[inline(always)]
-    fn values(word: u32) -> [f32; 2] {
-        [f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000)]
+    fn rows(words: &[u32; LANES], even: &mut [[f32; 8]], odd: &mut [[f32; 8]]) {
+        wide::brain_rows(words, first_mut(even), first_mut(odd));
     }
     #[inline(always)]
     fn take_apart(words: &[u32; LANES], [first, second]: &mut [[f32; LANES]; 2]) {
@@ -165,8 +165,8 @@ impl Operand<2> for Brain {
 
 impl Operand<1> for Tf32 {
     #[inline(always)]
-    fn values(word: u32) -> [f32; 1] {
-        [f32::from_bits(word & 0xffff_e000)]
+    fn rows(words: &[u32; LANES], even: &mut [[f32; 8]], odd: &mut [[f32; 8]]) {
+        wide::tensor_rows(words, first_mut(even), first_mut(odd));
     }
     #[inline(always)]
     fn take_apart(words: &[u32; LANES], [only]: &mut [[f32; LANES]; 1]) {
@@ -220,20 +220,8 @@ impl<T: Operand<P>, const P: usize, const K: usize> Routine for Products<'_, T, 
         }
         // Row k of B in the order in which lanes hold columns of C: 0, 2, 4, 6 and 1, 3, 5, 7.
         for register in 0..b_registers {
-            let (mut even_words, mut odd_words) = ([[0; 8]; 4], [[0; 8]; 4]);
-            let words = &words[b_slots[register] as usize].0;
-            wide::columns(words, &mut even_words, &mut odd_words);
-            for t in 0..4 {
-                for element in 0..P {
-                    let k = P * t + element + 4 * P * register;
-                    for i in 0..8 {
-                        even[k][i] = T::values(even_words[t][i])[element];
-                    }
-                    for i in 0..8 {
-                        odd[k][i] = T::values(odd_words[t][i])[element];
-                    }
-                }
-            }
+            let (words, first) = (&words[b_slots[register] as usize].0, 4 * P * register);
+            T::rows(words, &mut even[first..], &mut odd[first..]);
         }
         // All of C, as D may be the same registers in another order.
         let [mut c0, mut c1] = [words[c[0] as usize], words[c[1] as usize]];

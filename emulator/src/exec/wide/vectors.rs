@@ -151,28 +151,71 @@ pub(super) fn half_pairs(words: &[u32; LANES], out: &mut [[f32; LANES]; 2]) {
     }
 }
 
-/// The words of B that eight lanes of a column pair hold: the t-th of the eight gets word t of columns 0, 2, 4, 6, and of columns
-/// 1, 3, 5, 7, each twice.
+/// For each t, the words t of columns 0, 2, 4, 6 of B, and above them those of columns 1, 3, 5, 7.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn columns(words: &[u32; LANES], even: &mut [[u32; 8]; 4], odd: &mut [[u32; 8]; 4]) {
+fn columns(words: &[u32; LANES]) -> [__m256i; 4] {
     let [a, b, c, d] = [eight(words, 0), eight(words, 8), eight(words, 16), eight(words, 24)];
     let (low, high) = (host::_mm256_unpacklo_epi32(a, b), host::_mm256_unpackhi_epi32(a, b));
     let (low_too, high_too) =
         (host::_mm256_unpacklo_epi32(c, d), host::_mm256_unpackhi_epi32(c, d));
-    let columns = [
+    [
         host::_mm256_unpacklo_epi64(low, low_too),
         host::_mm256_unpackhi_epi64(low, low_too),
         host::_mm256_unpacklo_epi64(high, high_too),
         host::_mm256_unpackhi_epi64(high, high_too),
-    ];
-    for t in 0..4 {
-        let twice = host::_mm256_permute2x128_si256::<0x00>(columns[t], columns[t]);
-        // SAFETY: the array has the 32 bytes that are stored.
-        unsafe { host::_mm256_storeu_si256(even[t].as_mut_ptr().cast(), twice) };
-        let twice = host::_mm256_permute2x128_si256::<0x11>(columns[t], columns[t]);
-        // SAFETY: as before.
-        unsafe { host::_mm256_storeu_si256(odd[t].as_mut_ptr().cast(), twice) };
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn set(row: &mut [f32; 8], value: __m256i) {
+    // SAFETY: the array has the 32 bytes that are stored.
+    unsafe { host::_mm256_storeu_si256(row.as_mut_ptr().cast(), value) };
+}
+
+/// As [`super::brain_rows`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn brain_rows(words: &[u32; LANES], even: &mut [[f32; 8]; 8], odd: &mut [[f32; 8]; 8]) {
+    let upper = host::_mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+    for (t, both) in columns(words).into_iter().enumerate() {
+        let left = host::_mm256_permute2x128_si256::<0x00>(both, both);
+        set(&mut even[2 * t], host::_mm256_slli_epi32::<16>(left));
+        set(&mut even[2 * t + 1], host::_mm256_and_si256(left, upper));
+        let right = host::_mm256_permute2x128_si256::<0x11>(both, both);
+        set(&mut odd[2 * t], host::_mm256_slli_epi32::<16>(right));
+        set(&mut odd[2 * t + 1], host::_mm256_and_si256(right, upper));
+    }
+}
+
+/// As [`super::half_rows`].
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn half_rows(words: &[u32; LANES], even: &mut [[f32; 8]; 8], odd: &mut [[f32; 8]; 8]) {
+    let firsts = host::_mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+    let seconds = host::_mm256_setr_epi32(1, 3, 5, 7, 1, 3, 5, 7);
+    for (t, both) in columns(words).into_iter().enumerate() {
+        let left =
+            host::_mm256_castps_si256(host::_mm256_cvtph_ps(host::_mm256_castsi256_si128(both)));
+        set(&mut even[2 * t], host::_mm256_permutevar8x32_epi32(left, firsts));
+        set(&mut even[2 * t + 1], host::_mm256_permutevar8x32_epi32(left, seconds));
+        let right = host::_mm256_cvtph_ps(host::_mm256_extracti128_si256::<1>(both));
+        let right = host::_mm256_castps_si256(right);
+        set(&mut odd[2 * t], host::_mm256_permutevar8x32_epi32(right, firsts));
+        set(&mut odd[2 * t + 1], host::_mm256_permutevar8x32_epi32(right, seconds));
+    }
+}
+
+/// As [`super::tensor_rows`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn tensor_rows(words: &[u32; LANES], even: &mut [[f32; 8]; 4], odd: &mut [[f32; 8]; 4]) {
+    let kept = host::_mm256_set1_epi32(0xffff_e000_u32.cast_signed());
+    for (t, both) in columns(words).into_iter().enumerate() {
+        let both = host::_mm256_and_si256(both, kept);
+        set(&mut even[t], host::_mm256_permute2x128_si256::<0x00>(both, both));
+        set(&mut odd[t], host::_mm256_permute2x128_si256::<0x11>(both, both));
     }
 }
 

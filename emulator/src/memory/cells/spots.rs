@@ -108,8 +108,23 @@ impl<const BYTES: usize> Spots<BYTES> {
     /// Whether no two lanes share a byte; may say no where they do not.
     #[inline(always)]
     pub(crate) fn are_apart(&self) -> bool {
-        self.shape == Shape::Straight
+        match self.shape {
+            Shape::Straight => true,
+            Shape::Same => false,
+            Shape::Any => self.offsets().is_some_and(increase),
+        }
     }
+}
+
+/// Whether each offset is larger than the one before.
+#[inline(always)]
+fn increase(Lanes(offsets): &Lanes<u64>) -> bool {
+    with_vectors! {
+        // SAFETY: AVX2 is there.
+        return unsafe { vectors::increase(offsets) };
+    }
+    #[allow(unreachable_code)]
+    offsets.is_sorted_by(|a, b| a < b)
 }
 
 /// Sets the offsets of the addresses of all lanes from `base`, with the first one of `mask` for those that take no part, and
@@ -522,7 +537,7 @@ impl<const BYTES: usize> Places<'_, BYTES> {
 
     /// Sets every byte of a lane.
     #[inline(always)]
-    fn fill_lane(&self, lane: usize, byte: u8) {
+    pub(crate) fn fill_lane(&self, lane: usize, byte: u8) {
         let (at, bytes) = (self.pointer(lane), spread(byte));
         with_vectors! {
             if BYTES == 16 {

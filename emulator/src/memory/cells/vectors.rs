@@ -115,6 +115,27 @@ pub(super) fn place(
     Some(if is_straight { Shape::Straight } else { Shape::Any })
 }
 
+/// Whether each offset, all below 2⁶³, is larger than the one before.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn increase(offsets: &[u64; LANES]) -> bool {
+    let mut all = host::_mm256_set1_epi64x(-1);
+    // Four lanes and those behind them.
+    for first in [0, 4, 8, 12, 16, 20, 24, 27] {
+        let five: &[u64; 5] =
+            offsets[first..].first_chunk().expect("there are five lanes from there on");
+        // SAFETY: the array has 40 bytes, of which the first and the last 32 are loaded.
+        let [low, high] = unsafe {
+            [
+                host::_mm256_loadu_si256(five.as_ptr().cast()),
+                host::_mm256_loadu_si256(five.as_ptr().add(1).cast()),
+            ]
+        };
+        all = host::_mm256_and_si256(all, host::_mm256_cmpgt_epi64(high, low));
+    }
+    host::_mm256_movemask_epi8(all) == -1
+}
+
 /// The same byte everywhere.
 #[inline]
 #[target_feature(enable = "avx2")]
