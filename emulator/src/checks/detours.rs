@@ -1,7 +1,7 @@
 //! Branches that undefined values decide, where it makes no difference but to the values of registers.
 //!
 //! Compilers turn `x = test ? f(y) : z` into a branch around `f`, also for lanes whose results nobody uses. Such a branch is
-//! no fault by itself: it goes forward, and up to where both ways have come together again there are only instructions that
+//! no fault by itself: it goes forward, around loops perhaps, and up to where both ways have come together again there are only instructions that
 //! write registers of their own lane. What these write, on either way, is undefined in the lanes that the undefined value
 //! has sent one way or the other.
 
@@ -18,6 +18,7 @@ const LONGEST: u32 = 512;
 #[derive(Debug)]
 pub(super) struct Detour {
     pub(super) lanes: Mask,
+    branch: u32,
     /// Where both ways have come together.
     end: u32,
     /// What the instructions before write.
@@ -42,7 +43,7 @@ impl Detour {
                 return None;
             }
             match step.passage {
-                Passage::Branch if inst.aux > pc && !is_promised(kernel, pc) => {
+                Passage::Branch if inst.aux > branch && !is_promised(kernel, pc) => {
                     end = end.max(inst.aux)
                 }
                 Passage::Branch => return None,
@@ -56,7 +57,12 @@ impl Detour {
             }
             pc += 1;
         }
-        (pc == end && end > branch).then_some(Detour { lanes, end, writes, origin })
+        (pc == end && end > branch).then_some(Detour { lanes, branch, end, writes, origin })
+    }
+
+    /// Whether a branch of some lanes lies on their way, so that it makes no difference either.
+    pub(super) fn covers(&self, pc: u32, lanes: Mask) -> bool {
+        (self.branch + 1..self.end).contains(&pc) && lanes & !self.lanes == 0
     }
 
     /// Takes the lanes of a mask that have come to the end out of it.

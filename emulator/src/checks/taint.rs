@@ -250,7 +250,9 @@ pub(crate) fn before(
     let guard = step.guard.map_or(Undefined::default(), |g| taint.union(&[g], active));
     if guard.lanes != 0 && !step.passage.is_plain() {
         let branch = step.passage == Passage::Branch;
+        let covered = branch && taint.detours.iter().any(|d| d.covers(pc, guard.lanes));
         match branch.then(|| Detour::new(kernel, pc, guard.lanes, guard.origin)).flatten() {
+            _ if covered => {}
             Some(detour) => taint.detours.push(detour),
             None => {
                 blame(taint, env, guard, pc, "decides whether it runs");
