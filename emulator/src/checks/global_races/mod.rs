@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::order::{LAST_CLOCK, Objects, Order, Strong};
-use super::stretch::Stretch;
+use super::stretch::{PAGE, Stretch};
 use super::words::Access;
 use log::Entry;
 use log::{GUESS, STRONG};
@@ -39,6 +39,15 @@ struct Link {
     log: u32,
     entry: u32,
     next: u32,
+    /// Bytes of the page that it touches, from the first to before the last.
+    bytes: (u16, u16),
+}
+
+/// Bytes of a page from the first to before the last that a stretch touches.
+fn bytes_of(stretch: &Stretch, page: u64) -> (u16, u16) {
+    let (first, end) = stretch.bounds();
+    let offset = |at: u64| at.saturating_sub(page * PAGE).min(PAGE) as u16;
+    (offset(first), offset(end))
 }
 
 /// First links of a page's lists.
@@ -144,7 +153,7 @@ impl GlobalRaces {
         GlobalRaces {
             logs: Vec::new(),
             pages: Pages::default(),
-            links: vec![Link { log: 0, entry: 0, next: NONE }],
+            links: vec![Link { log: 0, entry: 0, next: NONE, bytes: (0, 0) }],
             objects: Objects::default(),
             strong: 0,
             free: Vec::new(),
@@ -220,7 +229,8 @@ impl GlobalRaces {
             }
             if !before && self.links.len() < MOST_LINKS {
                 let next = std::mem::replace(&mut heads.reads, self.links.len() as u32);
-                self.links.push(Link { log: number as u32, entry: ALL_READS, next });
+                let bytes = (0, PAGE as u16);
+                self.links.push(Link { log: number as u32, entry: ALL_READS, next, bytes });
                 log.listed = true;
             }
         }
@@ -286,8 +296,8 @@ impl GlobalRaces {
                 kind if kind & STRONG != 0 => &mut heads.strong,
                 _ => &mut heads.writes,
             };
-            let link =
-                Link { log: number as u32, entry: place, next: std::mem::replace(head, next) };
+            let (before, bytes) = (std::mem::replace(head, next), bytes_of(&entry.stretch, page));
+            let link = Link { log: number as u32, entry: place, next: before, bytes };
             self.links.push(link);
         });
         self.links.len() > before
@@ -326,10 +336,11 @@ impl GlobalRaces {
         entry: &Entry,
     ) -> Option<Race> {
         let mut at = head;
+        let (start, end) = bytes_of(&entry.stretch, page);
         while at != NONE {
-            let Link { log: other, entry: place, next } = self.links[at as usize];
+            let Link { log: other, entry: place, next, bytes } = self.links[at as usize];
             at = next;
-            if other as usize == number {
+            if other as usize == number || bytes.1 <= start || end <= bytes.0 {
                 continue;
             }
             let Some(other) = &mut self.logs[other as usize] else { continue };

@@ -260,6 +260,9 @@ impl Reads {
             }
             let is_guess = |s: &Stretch| s.mask & !mask == 0 && s.is(at);
             let all = (0..usize::from(read.count)).map(|index| self.stretch(&read, index));
+            if !all.clone().any(|stretch| is_guess(&stretch)) {
+                continue;
+            }
             let (guesses, others): (Vec<_>, Vec<_>) = all.partition(is_guess);
             if others.is_empty() {
                 self.all[place].kind |= GUESS;

@@ -116,15 +116,17 @@ impl<const BYTES: usize> Spots<BYTES> {
     }
 }
 
-/// Whether each offset is larger than the one before.
+/// Whether each offset is larger than the one before, row by row of four or column by column.
 #[inline(always)]
+#[allow(unreachable_code)]
 fn increase(Lanes(offsets): &Lanes<u64>) -> bool {
     with_vectors! {
         // SAFETY: AVX2 is there.
-        return unsafe { vectors::increase(offsets) };
+        return unsafe { vectors::increase(offsets) || vectors::increase_by_columns(offsets) };
     }
-    #[allow(unreachable_code)]
-    offsets.is_sorted_by(|a, b| a < b)
+    let lane = |at: usize| at % 8 * 4 + at / 8;
+    let by_columns = || (1..LANES).all(|at| offsets[lane(at - 1)] < offsets[lane(at)]);
+    offsets.is_sorted_by(|a, b| a < b) || by_columns()
 }
 
 /// Sets the offsets of the addresses of all lanes from `base`, with the first one of `mask` for those that take no part, and
@@ -555,5 +557,20 @@ impl<const BYTES: usize> Places<'_, BYTES> {
                 _ => (0..BYTES / 8).for_each(|step| u64::store(at.add(8 * step), bytes)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_that_increase_by_rows_or_columns() {
+        let at = |f: fn(u64) -> u64| increase(&Lanes(std::array::from_fn(|lane| f(lane as u64))));
+        assert!(at(|lane| 512 * (lane / 4) + 8 * (lane % 4)));
+        assert!(at(|lane| 512 * (lane % 4) + 8 * (lane / 4)));
+        assert!(!at(|lane| 56 * (lane % 4) + 8 * (lane / 4)));
+        assert!(!at(|lane| if lane == 9 { 512 + 8 } else { 512 * (lane % 4) + 8 * (lane / 4) }));
+        assert!(!at(|lane| 512 * (lane / 8) + 8 * (lane % 4)));
     }
 }

@@ -136,6 +136,23 @@ pub(super) fn increase(offsets: &[u64; LANES]) -> bool {
     host::_mm256_movemask_epi8(all) == -1
 }
 
+/// Whether each offset, all below 2⁶³, is larger than the one before, column by column of four in a row: the accumulators of
+/// a matrix product are stored like that.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn increase_by_columns(offsets: &[u64; LANES]) -> bool {
+    let rows = offsets.as_chunks::<4>().0;
+    // SAFETY: an array of 32 bytes is loaded.
+    let load = |row: &[u64; 4]| unsafe { host::_mm256_loadu_si256(row.as_ptr().cast()) };
+    // Behind the last of each column comes the first of the next, and behind the very last anything.
+    let next = [offsets[1], offsets[2], offsets[3], i64::MAX as u64];
+    let mut all = host::_mm256_cmpgt_epi64(load(&next), load(&rows[7]));
+    for pair in rows.windows(2) {
+        all = host::_mm256_and_si256(all, host::_mm256_cmpgt_epi64(load(&pair[1]), load(&pair[0])));
+    }
+    host::_mm256_movemask_epi8(all) == -1
+}
+
 /// The same byte everywhere.
 #[inline]
 #[target_feature(enable = "avx2")]
