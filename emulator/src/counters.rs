@@ -151,8 +151,8 @@ pub struct Counters {
     /// Branches that split the lanes of a warp.
     pub divergent_branches: u64,
     /// Most bytes that one warp had in flight at a time: of loads from global memory between the instruction and the first
-    /// one that uses the register, and of asynchronous copies (`cp.async`) until they are waited for. What only some of the
-    /// paths to an instruction have loaded does not count there.
+    /// one that uses the register, and of asynchronous copies (`cp.async`, and `cp.async.bulk` to shared memory) until they are waited
+    /// for. What only some of the paths to an instruction have loaded does not count there.
     pub peak_bytes_in_flight: u64,
 }
 

@@ -60,6 +60,24 @@ fn loads_are_followed_around_loops_and_branches() {
 }
 
 #[test]
+fn bulk_copies_count_until_they_are_waited_for() {
+    let begin = ".shared .align 16 .b8 s[2048]; .shared .align 8 .b64 m; mov.u32 %r9, s; mov.u32 %r8, m; setp.eq.u32 %p1, %tid, 0;
+        @%p1 mbarrier.init.shared.b64 [%r8], 1; fence.proxy.async.shared::cta; bar.warp.sync 0xffffffff;";
+    let copy = |to: u32, bytes: u32| {
+        format!(
+            "@%p1 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r9+{to}], [%in], {bytes}, [%r8];"
+        )
+    };
+    let wait = "@%p1 mbarrier.arrive.expect_tx.shared.b64 _, [%r8], 768;
+        $w: mbarrier.try_wait.parity.shared.b64 %p2, [%r8], 0; @!%p2 bra $w;";
+    let load = "ld.global.u32 %r1, [%out];";
+    let (one, two) = (copy(0, 512), copy(512, 256));
+    assert_eq!(peak(&format!("{begin} {one} {two} {wait}")), 768);
+    assert_eq!(peak(&format!("{begin} {one} {load} {two} {wait}")), 768 + 128);
+    assert_eq!(peak(&format!("{begin} {one} {two} {wait} {load}")), 768);
+}
+
+#[test]
 fn copies_count_with_the_loads_around_them_and_apart() {
     let copy = ".shared .align 16 .b8 s[1024]; mov.u32 %r9, s; mad.lo.u32 %r9, %tid, 16, %r9; mad.wide.u32 %in, %tid, 16, %in;
         cp.async.cg.shared.global [%r9], [%in], 16;";

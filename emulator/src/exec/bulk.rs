@@ -82,6 +82,18 @@ impl Bulk {
         self.groups.clear();
     }
 
+    /// Bytes of global memory that copies issued by a warp have still to bring.
+    #[inline(always)]
+    pub(crate) fn bytes_in_flight(&self, warp: u32) -> u64 {
+        if self.incoming.is_empty() { 0 } else { self.bytes_issued_by(warp) }
+    }
+
+    #[inline(never)]
+    fn bytes_issued_by(&self, warp: u32) -> u64 {
+        let own = |copy: &&Incoming| copy.thread.0 == warp && !copy.from_shared;
+        self.incoming.iter().filter(own).map(|copy| u64::from(copy.bytes)).sum()
+    }
+
     /// Makes one group of all copies of the thread that are in none.
     pub(crate) fn commit(&mut self, thread: Thread) {
         let count = match self.groups.iter_mut().find(|(t, _)| *t == thread) {

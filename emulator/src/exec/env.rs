@@ -128,11 +128,11 @@ impl Env<'_> {
         copies.ideal_sectors += loads.ideal_sectors - before.ideal_sectors;
     }
 
-    /// Counts what the lanes of a warp wait for behind an instruction, and `copied` bytes of asynchronous copies.
+    /// Counts what the lanes of a warp wait for behind an instruction, `copied` bytes of asynchronous copies, and its bulk copies.
     #[inline(always)]
-    pub(crate) fn count_in_flight(&mut self, site: u32, mask: Mask, copied: u64) {
+    pub(crate) fn count_in_flight(&mut self, (warp, site): (u32, u32), mask: Mask, copied: u64) {
         let lane = u64::from(self.launch.kernel.in_flight[site as usize]);
-        let bytes = lane * u64::from(mask.count_ones()) + copied;
+        let bytes = lane * u64::from(mask.count_ones()) + copied + self.bulk.bytes_in_flight(warp);
         self.counters.peak_bytes_in_flight = self.counters.peak_bytes_in_flight.max(bytes);
     }
 

@@ -139,6 +139,11 @@ impl Exec for CopyIn {
                 return flow;
             }
         }
+        if env.launch.traffic {
+            // One lane issues the copy for all of its warp.
+            let place = (warp.index, inst.site);
+            env.count_in_flight(place, warp.live, warp.copies.bytes_in_flight);
+        }
         Flow::Next
     }
 }

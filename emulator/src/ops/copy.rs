@@ -144,7 +144,7 @@ fn copy<const BYTES: usize, const WORDS: usize>(
         Batch { site: inst.site, mask, from: (&from, followed), empty: mask & !reading, undefined };
     warp.copies.issue(entry, &env.shared, target, batch);
     if env.launch.traffic {
-        env.count_in_flight(inst.site, mask, warp.copies.bytes_in_flight);
+        env.count_in_flight((warp.index, inst.site), mask, warp.copies.bytes_in_flight);
     }
     if reading != 0 {
         let slot = patterns::Slot::source(inst.site, warp.index);

@@ -154,7 +154,7 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Load<BYTES, WORDS> {
         }
         env.hints[inst.site as usize] = hint;
         if env.launch.traffic {
-            env.count_in_flight(inst.site, mask, warp.copies.bytes_in_flight);
+            env.count_in_flight((warp.index, inst.site), mask, warp.copies.bytes_in_flight);
         }
         let flow = in_space!(elements.space, R => {
             observe::<R>(env, (warp.index, inst), &at, mask, BYTES as u64, Access::Load)
