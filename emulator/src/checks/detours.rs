@@ -3,7 +3,7 @@
 //! Compilers turn `x = test ? f(y) : z` into a branch around `f`, also for lanes whose results nobody uses. Such a branch is
 //! no fault by itself: it goes forward, around loops perhaps, and up to where both ways have come together again there are only instructions that
 //! write registers of their own lane. What these write, on either way, is undefined in the lanes that the undefined value
-//! has sent one way or the other.
+//! has sent one way or the other; so is what these lanes make of shared and local memory, on the way that they go.
 
 use crate::counters::InstructionClass;
 use crate::exec::lanes::Mask;
@@ -47,7 +47,7 @@ impl Detour {
                     end = end.max(inst.aux)
                 }
                 Passage::Branch => return None,
-                Passage::Load if inst.aux & STRONG != 0 => return None,
+                Passage::Load | Passage::StoreInside if inst.aux & STRONG != 0 => return None,
                 _ => {}
             }
             for &slot in step.writes {
@@ -78,14 +78,16 @@ fn is_promised(kernel: &Kernel, pc: u32) -> bool {
     kernel.code[pc as usize].m != 0 && kernel.flow.step(pc).guard.is_some()
 }
 
-/// Whether an instruction does nothing but write registers of its own lane, from what they hold or from memory, or go somewhere.
+/// Whether an instruction does nothing but write registers of its own lane, from what they hold or from memory, or go somewhere; or
+/// what is noted where it runs.
 fn is_harmless(class: InstructionClass, passage: Passage) -> bool {
     use InstructionClass::*;
     match class {
         Integer | Bits | Float | Half | Double | Special | Convert | Compare | Move => {
             passage.is_plain()
         }
-        Memory => passage == Passage::Load,
+        Memory => matches!(passage, Passage::Load | Passage::StoreInside),
+        Atomic => passage == Passage::Atomic,
         Control => passage == Passage::Branch,
         _ => false,
     }

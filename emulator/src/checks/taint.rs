@@ -126,6 +126,24 @@ impl Taint {
         marks.fold(Undefined::default(), |sum, mark| sum.with(mark.undefined(), among))
     }
 
+    /// Lanes with undefined bits in any of these registers, and those that an undefined value has sent where they are.
+    pub(crate) fn lanes(&self, slots: impl Iterator<Item = Slot>) -> Mask {
+        let marks = slots.filter_map(|slot| self.marks.get(&slot));
+        marks.fold(self.sent(), |lanes, mark| lanes | some(&mark.bits))
+    }
+
+    /// Lanes that an undefined value has sent where they are.
+    fn sent(&self) -> Mask {
+        self.detours.iter().fold(0, |lanes, detour| lanes | detour.lanes)
+    }
+
+    /// Bits of a register that are undefined where they are stored.
+    pub(crate) fn stored(&self, slot: Slot) -> Lanes<u64> {
+        let mut bits = self.bits(slot);
+        lanes(self.sent()).for_each(|lane| bits.0[lane] = u64::MAX);
+        bits
+    }
+
     /// Undefined bits of a register.
     pub(crate) fn bits(&self, slot: Slot) -> Lanes<u64> {
         self.marks.get(&slot).map_or_else(Lanes::default, |mark| mark.bits)
@@ -212,7 +230,7 @@ pub(crate) fn unwritten(
     let harmless = match kernel.flow.step(pc).passage {
         Passage::Defined => false,
         Passage::Load => false,
-        Passage::Store => slot != address_slot(inst),
+        Passage::Store | Passage::StoreInside | Passage::Atomic => slot != address_slot(inst),
         _ => true,
     };
     if harmless {
@@ -261,12 +279,14 @@ pub(crate) fn before(
         }
     }
     let operands = match step.passage {
-        Passage::Load | Passage::Store => taint.union(&[address_slot(inst)], mask),
+        Passage::Load | Passage::Store | Passage::StoreInside | Passage::Atomic => {
+            taint.union(&[address_slot(inst)], mask)
+        }
         _ => taint.union(step.reads, mask),
     };
     if operands.lanes != 0 {
         match step.passage {
-            Passage::Load | Passage::Store => {
+            Passage::Load | Passage::Store | Passage::StoreInside | Passage::Atomic => {
                 blame(taint, env, operands, pc, "is its address");
                 return Err(());
             }
@@ -278,7 +298,12 @@ pub(crate) fn before(
         }
     }
     taint.pending = match step.passage {
-        Passage::Load | Passage::Store | Passage::Branch | Passage::Defined => {
+        Passage::Load
+        | Passage::Store
+        | Passage::StoreInside
+        | Passage::Atomic
+        | Passage::Branch
+        | Passage::Defined => {
             step.writes.iter().for_each(|&w| taint.set_lanes(w, mask, Undefined::default()));
             Pending::Done
         }
@@ -483,15 +508,19 @@ pub(crate) fn stored<R: Resolve>(
     bytes: usize,
 ) -> Flow {
     let Some(taint) = &warp.taint else { return Flow::Next };
-    let Some(&Mark { origin, .. }) = taint.marks.get(&slot) else { return Flow::Next };
+    let origin = taint.marks.get(&slot).map(|mark| mark.origin);
+    let Some(origin) = origin.or_else(|| Some(taint.detours.first()?.origin)) else {
+        return Flow::Next;
+    };
     let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
     let mut leaked = 0;
     for lane in lanes(some(bits)) {
         for byte in (0..bytes).filter(|byte| bits.0[lane] >> (8 * byte) & 0xff != 0) {
             let address = addresses.0[lane].wrapping_add(byte as u64);
             match R::find(&memory, &mut 0, lane, address, 1) {
-                Some((region, at)) if region.base == FIRST_OFFSET => region.mark(at, 1, 0, INIT),
-                Some((region, at)) if may_be_undefined(env.launch, region, at) => {
+                Some((region, at))
+                    if region.base == FIRST_OFFSET || may_be_undefined(env.launch, region, at) =>
+                {
                     region.mark(at, 1, UNDEFINED, INIT);
                 }
                 Some(_) => leaked |= 1 << lane,

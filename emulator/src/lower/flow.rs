@@ -25,6 +25,10 @@ pub(crate) enum Passage {
     Load,
     /// Stores: the address has to be defined; the instruction sees to the values.
     Store,
+    /// As above, to shared or local memory.
+    StoreInside,
+    /// Atomic operations on shared memory: the address has to be defined; the instruction sees to the values.
+    Atomic,
     /// A branch to one place: the guard has to be defined, with exceptions.
     Branch,
     /// Every operand has to be defined.
@@ -48,12 +52,16 @@ impl Passage {
             // Between integers, bits are kept; a float is no longer the one it was if any bit of it is another.
             ("cvt", _) if !modifiers.iter().any(|m| m.contains('f')) => Passage::Tried,
             ("ld" | "ldu" | "ldmatrix", _) => Passage::Load,
+            ("st", _) if modifiers.iter().any(|m| m.starts_with("shared") || *m == "local") => {
+                Passage::StoreInside
+            }
             ("st" | "stmatrix", _) => Passage::Store,
             ("wmma", _) if modifiers.first() == Some(&"load") => Passage::Load,
             ("wmma", _) if modifiers.first() == Some(&"store") => Passage::Store,
             ("bra", _) => Passage::Branch,
             (_, Matrix) => Passage::Product,
             (_, Warp) => Passage::Across,
+            (_, Atomic) if modifiers.iter().any(|m| m.starts_with("shared")) => Passage::Atomic,
             (_, Memory | Atomic | Copy | Barrier | Control) => Passage::Defined,
             _ => Passage::Through,
         }

@@ -13,8 +13,8 @@ pub(crate) const READ_ONLY: u8 = 4;
 /// An asynchronous copy will write the byte at a time nobody has waited for yet.
 pub(crate) const IN_FLIGHT: u8 = 8;
 
-/// In global memory, of a byte that is not [`INIT`]: a kernel has stored an undefined value.
-pub(crate) const UNDEFINED: u8 = 16;
+/// Of a byte that is not [`INIT`]: a kernel has stored an undefined value.
+pub(crate) const UNDEFINED: u8 = 32;
 /// In shared memory: a copy through the async proxy sees what the byte holds.
 pub(crate) const ASYNC_PROXY: u8 = 16;
 

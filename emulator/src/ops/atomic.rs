@@ -8,11 +8,13 @@ use std::marker::PhantomData;
 use super::Lowered;
 use super::half::{Brain, Half};
 use super::memory::{any_global, space};
+use crate::checks::taint;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{Mask, Value, flush, lanes};
+use crate::exec::lanes::{Lanes, Mask, Value, flush, lanes};
 use crate::exec::warp::Warp;
 use crate::launch::Checks;
+use crate::lower::flow::Slot;
 use crate::lower::form::{ACQUIRES, Form, RELEASES, STRONG, WIDER};
 use crate::lower::table::{Row, row};
 use crate::memory::GLOBAL_BASE;
@@ -20,7 +22,7 @@ use crate::memory::access::{
     Access, Generic, Global, Memory, Refused, Resolve, Shared, addresses, observe, permitted,
     refuse,
 };
-use crate::memory::region::Region;
+use crate::memory::region::{FORBIDDEN, IN_FLIGHT, INIT, READ_ONLY, Region, UNDEFINED};
 use crate::types::{Class, Space, Type};
 
 /// The syntax of `atom` or `red` from the operation on.
@@ -221,6 +223,12 @@ impl<R: Resolve> Exec for Atomic<R> {
         let class = if size == 8 { Class::Double } else { Class::Word };
         let checked = env.launch.checks.contains(Checks::MEMORY);
         let mut hint = env.hints[inst.site as usize];
+        let operands = inst.list.iter().skip(count).map(|&slot| Slot::new(class, slot));
+        let undefined = match &warp.taint {
+            Some(taint) if R::SPACE == Space::Shared => taint.lanes(operands),
+            _ => 0,
+        };
+        let mut missing: Mask = 0;
         for lane in lanes(mask) {
             let address = at.0[lane];
             let memory =
@@ -228,7 +236,9 @@ impl<R: Resolve> Exec for Atomic<R> {
             let found = R::find(&memory, &mut hint, lane, address, bytes as u64);
             let found = found.filter(|&(region, offset)| {
                 address.is_multiple_of(bytes as u64)
-                    && (!checked || permitted(region, offset, bytes, Access::Atomic))
+                    && (!checked
+                        || permitted(region, offset, bytes, Access::Atomic)
+                        || R::SPACE == Space::Shared && holds_undefined(region, offset, bytes))
             });
             let Some((region, offset)) = found else {
                 let refused =
@@ -256,10 +266,34 @@ impl<R: Resolve> Exec for Atomic<R> {
                 store(region, offset + i * size, size, new[i]);
                 warp.regs.set_lane(class, inst.list[i], lane, old[i]);
             }
+            if checked && R::SPACE == Space::Shared {
+                missing |= u32::from(!region.all(offset, bytes, INIT, INIT)) << lane;
+                if undefined >> lane & 1 != 0 {
+                    region.mark(offset, bytes, UNDEFINED, INIT);
+                }
+            }
         }
         env.hints[inst.site as usize] = hint;
-        observe::<R>(env, (warp.index, inst), &at, mask, bytes as u64, Access::Atomic)
+        let flow = observe::<R>(env, (warp.index, inst), &at, mask, bytes as u64, Access::Atomic);
+        if missing == 0 || flow != Flow::Next {
+            return flow;
+        }
+        let lane = missing.trailing_zeros() as usize;
+        let refused =
+            Refused { lane, address: at.0[lane], bytes: bytes as u64, access: Access::Atomic };
+        let bits = |lane: usize| if missing >> lane & 1 != 0 { u64::MAX } else { 0 };
+        let results = env.launch.kernel.flow.step(inst.site).writes.iter();
+        let results = results.map(|&slot| (slot, Lanes(std::array::from_fn(bits))));
+        taint::loaded::<R>(warp, env, inst.site, mask, refused, results);
+        Flow::Undefined
     }
+}
+
+/// Whether an atomic operation finds a value that was undefined when it was stored, and nothing else is wrong with it.
+#[cold]
+fn holds_undefined(region: &Region, offset: usize, bytes: usize) -> bool {
+    region.all(offset, bytes, FORBIDDEN | READ_ONLY | IN_FLIGHT, 0)
+        && (0..bytes).all(|at| region.state(offset + at) & (INIT | UNDEFINED) != 0)
 }
 
 /// Whether the elements are the halves of one of 128 bits that is compared.

@@ -373,7 +373,7 @@ fn store_undefined(
     for (index, &slot) in inst.list.iter().enumerate() {
         let at = Lanes(at.0.map(|address| address.wrapping_add(index as u64 * u64::from(bytes))));
         let slot = Slot::new(class, slot);
-        let bits = warp.taint.as_ref().map_or_else(Lanes::default, |taint| taint.bits(slot));
+        let bits = warp.taint.as_ref().map_or_else(Lanes::default, |taint| taint.stored(slot));
         let executing = |lane: usize| if mask >> lane & 1 != 0 { bits.0[lane] } else { 0 };
         let bits = Lanes(std::array::from_fn(executing));
         let flow = in_space!(space, R => {

@@ -14,7 +14,7 @@ use crate::memory::region::{FORBIDDEN, IN_FLIGHT, INIT, Region, UNDEFINED};
 pub(super) fn check(bytes: &Bytes<'_>) -> Told {
     let missing = bytes.states().position(|state| state & INIT == 0)?;
     let state = bytes.region.state(bytes.offset + missing);
-    let undefined = !bytes.is_shared() && state & UNDEFINED != 0;
+    let undefined = state & UNDEFINED != 0;
     let what = if undefined {
         "holds a value that was undefined when it was stored"
     } else {
