@@ -68,6 +68,8 @@ pub(crate) struct Copies {
     spare: Vec<Box<Issued>>,
     /// Groups that each lane has committed.
     committed: [u32; LANES],
+    /// Least and greatest of them.
+    span: (u32, u32),
     /// Instructions that have issued copies.
     count: u64,
     arrivals: Vec<Arrival>,
@@ -211,20 +213,9 @@ impl Issued {
 }
 
 /// The least and the greatest number.
-#[inline(always)]
+#[inline(never)]
 fn span(numbers: &[u32; LANES]) -> (u32, u32) {
-    let (mut least, mut most) = ([u32::MAX; 8], [0; 8]);
-    for first in (0..LANES).step_by(8) {
-        for lane in 0..8 {
-            least[lane] = least[lane].min(numbers[first + lane]);
-            most[lane] = most[lane].max(numbers[first + lane]);
-        }
-    }
-    let (mut span, rest) = ((least[0], most[0]), 1..8);
-    for lane in rest {
-        span = (span.0.min(least[lane]), span.1.max(most[lane]));
-    }
-    span
+    numbers.iter().fold((u32::MAX, 0), |span, &number| (span.0.min(number), span.1.max(number)))
 }
 
 /// Lanes whose number is below the limit.
@@ -240,7 +231,7 @@ fn below(numbers: &[u32; LANES], limits: &[u32; LANES]) -> Mask {
 impl Copies {
     pub(crate) fn clear(&mut self) {
         self.spare.append(&mut self.issued);
-        self.committed = [0; LANES];
+        (self.committed, self.span) = ([0; LANES], (0, 0));
         self.arrivals.clear();
         self.bytes_in_flight = 0;
     }
@@ -279,12 +270,11 @@ impl Copies {
     /// The lanes of `mask` close their open group, which may be empty.
     #[inline(always)]
     pub(crate) fn commit(&mut self, mask: Mask) {
-        let all = span(&self.committed);
         // The newest copies are the open ones; older entries may hold some too where lanes went apart.
         for entry in self.issued.iter_mut().rev() {
             let closing = entry.open & mask;
             if closing == ALL {
-                (entry.groups, entry.span) = (self.committed, all);
+                (entry.groups, entry.span) = (self.committed, self.span);
             } else if closing != 0 {
                 for lane in 0..LANES {
                     let group = entry.groups[lane];
@@ -298,6 +288,8 @@ impl Copies {
         for lane in 0..LANES {
             self.committed[lane] += mask >> lane & 1;
         }
+        self.span =
+            if mask == ALL { (self.span.0 + 1, self.span.1 + 1) } else { span(&self.committed) };
     }
 
     /// Whether no copy is in flight.
@@ -337,7 +329,7 @@ impl Copies {
         for lane in 0..LANES {
             limits[lane] = self.committed[lane].saturating_sub(kept);
         }
-        let (least, most) = span(&limits);
+        let (least, most) = (self.span.0.saturating_sub(kept), self.span.1.saturating_sub(kept));
         for entry in &mut self.issued {
             let mut landing = entry.empty;
             if newest.is_some() {

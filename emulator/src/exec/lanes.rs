@@ -31,8 +31,16 @@ pub(crate) struct Registers {
     pub(crate) preds: Vec<Mask>,
 }
 
+/// The registers of a warp while one instruction works on them: that they are as many as before needs no second look.
+pub(crate) struct Files<'r> {
+    words: &'r mut [Lanes<u32>],
+    doubles: &'r mut [Lanes<u64>],
+}
+
 /// What a register file stores per lane.
 pub(crate) trait Word: Copy + Default + 'static {
+    fn file<'f>(files: &'f Files<'_>) -> &'f [Lanes<Self>];
+    fn file_mut<'f>(files: &'f mut Files<'_>) -> &'f mut [Lanes<Self>];
     fn read(regs: &Registers, slot: u32) -> &Lanes<Self>;
     fn slot(regs: &mut Registers, slot: u32) -> &mut Lanes<Self>;
     fn from_u64(bits: u64) -> Self;
@@ -43,6 +51,14 @@ pub(crate) trait Word: Copy + Default + 'static {
 }
 
 impl Word for u32 {
+    #[inline(always)]
+    fn file<'f>(files: &'f Files<'_>) -> &'f [Lanes<u32>] {
+        files.words
+    }
+    #[inline(always)]
+    fn file_mut<'f>(files: &'f mut Files<'_>) -> &'f mut [Lanes<u32>] {
+        files.words
+    }
     #[inline(always)]
     fn read(regs: &Registers, slot: u32) -> &Lanes<u32> {
         &regs.words[slot as usize]
@@ -66,6 +82,14 @@ impl Word for u32 {
 }
 
 impl Word for u64 {
+    #[inline(always)]
+    fn file<'f>(files: &'f Files<'_>) -> &'f [Lanes<u64>] {
+        files.doubles
+    }
+    #[inline(always)]
+    fn file_mut<'f>(files: &'f mut Files<'_>) -> &'f mut [Lanes<u64>] {
+        files.doubles
+    }
     #[inline(always)]
     fn read(regs: &Registers, slot: u32) -> &Lanes<u64> {
         &regs.doubles[slot as usize]
@@ -175,6 +199,11 @@ impl Value for Ftz {
 }
 
 impl Registers {
+    #[inline(always)]
+    pub(crate) fn files(&mut self) -> Files<'_> {
+        Files { words: &mut self.words, doubles: &mut self.doubles }
+    }
+
     /// Writes `out` to the lanes of `mask`.
     #[inline(always)]
     pub(crate) fn write<W: Word>(&mut self, slot: u32, mask: Mask, out: &Lanes<W>) {
@@ -249,11 +278,17 @@ impl<W: Word> Routine for Merge<'_, W> {
 /// Lanes that are worked on at a time: a vector of the host.
 pub(crate) const STEP: usize = 8;
 
-/// The lanes from `at` on of a register.
-#[inline(always)]
-pub(crate) fn part<W: Word>(regs: &Registers, slot: u32, at: usize) -> [W; STEP] {
-    let lanes = &W::read(regs, slot).0;
-    std::array::from_fn(|lane| lanes[at + lane])
+impl Files<'_> {
+    /// The part of a register with this number, of as many as there are steps.
+    #[inline(always)]
+    pub(crate) fn part<W: Word>(&self, slot: u32, number: usize) -> [W; STEP] {
+        W::file(self)[slot as usize].0.as_chunks().0[number]
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_part<W: Word>(&mut self, slot: u32, number: usize, part: [W; STEP]) {
+        W::file_mut(self)[slot as usize].0.as_chunks_mut().0[number] = part;
+    }
 }
 
 /// The lanes of a mask, in order.

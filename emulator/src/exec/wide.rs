@@ -6,7 +6,7 @@ mod vectors;
 #[cfg(target_arch = "x86_64")]
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::lanes::{LANES, Value};
+use super::lanes::{LANES, Lanes, Value};
 use crate::ops::number::half_value;
 
 /// Work whose loops over lanes are to become vector code. Implementations are `#[inline(always)]`, so that [`call`]
@@ -202,21 +202,27 @@ vectors! {
 
     /// Adds to two registers of C for `mma`, which hold the even and the odd columns of 8 rows, the products of `K` columns of A
     /// and rows of B, fused, in the order of k = P t + e + 4 P r: of A, element e of register r of lane t of a row's four; of
-    /// B, four columns twice.
+    /// B, four columns twice. `c` and `d` are registers before and after.
     fn add_products<const P: usize, const K: usize>(
         a: [&[[f32; LANES]; P]; 2],
         b: [&[[f32; 8]; K]; 2],
-        sums: [&mut [u32; LANES]; 2]
+        registers: &mut [Lanes<u32>],
+        c: [u32; 2],
+        d: [u32; 2]
     ) {
+        let mut sums = [registers[c[0] as usize], registers[c[1] as usize]];
         for k in 0..K {
             let (register, t, element) = (k / (4 * P), k / P % 4, k % P);
             for half in 0..2 {
                 for lane in 0..LANES {
                     let factor = a[register % 2][element][lane / 4 * 4 + t];
-                    let sum = f32::from_bits(sums[half][lane]);
-                    sums[half][lane] = factor.mul_add(b[half][k][lane % 4], sum).to_bits();
+                    let sum = f32::from_bits(sums[half].0[lane]);
+                    sums[half].0[lane] = factor.mul_add(b[half][k][lane % 4], sum).to_bits();
                 }
             }
+        }
+        for half in 0..2 {
+            registers[d[half] as usize] = sums[half];
         }
     }
 }

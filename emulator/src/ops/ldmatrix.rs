@@ -101,7 +101,12 @@ impl<R: Resolve + 'static> Exec for Load<R> {
         let mut spots = Spots::<ROW_BYTES>::nowhere();
         let together = find::place(&memory, R::SPACE, &mut 0, &at, lanes, &mut spots)
             .filter(|region| !checked || lanes & !region.permits(&spots, Access::Load) == 0);
-        if let Some(region) = together {
+        let four = <[u32; 4]>::try_from(&*inst.list).map(|slots| slots.map(|slot| slot as usize));
+        let four = four.ok().filter(|_| inst.aux & TRANSPOSED == 0);
+        let four = four.and_then(|slots| warp.regs.words.get_disjoint_mut(slots).ok());
+        if let (Some(region), Some(registers)) = (together, four) {
+            region.data.at(&spots).load_matrices(registers);
+        } else if let Some(region) = together {
             let places = region.data.at(&spots);
             for (index, &slot) in inst.list.iter().enumerate().take(4) {
                 let Lanes(register) = &mut warp.regs.words[slot as usize];

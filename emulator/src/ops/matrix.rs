@@ -223,20 +223,25 @@ impl<T: Operand<P>, const P: usize, const K: usize> Routine for Products<'_, T, 
             let (words, first) = (&words[b_slots[register] as usize].0, 4 * P * register);
             T::rows(words, &mut even[first..], &mut odd[first..]);
         }
-        // All of C, as D may be the same registers in another order.
-        let [mut c0, mut c1] = [words[c[0] as usize], words[c[1] as usize]];
-        let [mut c2, mut c3] = [words[c[2] as usize], words[c[3] as usize]];
         // Of fewer than four registers of A, the first two.
         let later = 2 * P % (a_registers * P);
         let (low, low_later) = (first::<_, P>(&a[..]), first::<_, P>(&a[later..]));
         let (high, high_later) = (first::<_, P>(&a[P..]), first::<_, P>(&a[later + P..]));
-        let b = [&*even, &*odd];
-        wide::add_products::<P, K>([low, low_later], b, [&mut c0.0, &mut c1.0]);
-        words[d[0] as usize] = c0;
-        words[d[1] as usize] = c1;
-        wide::add_products::<P, K>([high, high_later], b, [&mut c2.0, &mut c3.0]);
-        words[d[2] as usize] = c2;
-        words[d[3] as usize] = c3;
+        let (b, [c0, c1, c2, c3]) = ([&*even, &*odd], *first(c));
+        let [d0, d1, d2, d3] = *first(d);
+        // D may be registers of C in another order.
+        let old = [c2, c3].map(|slot| [d0, d1].contains(&slot).then(|| words[slot as usize]));
+        wide::add_products::<P, K>([low, low_later], b, words, [c0, c1], [d0, d1]);
+        if let [None, None] = old {
+            wide::add_products::<P, K>([high, high_later], b, words, [c2, c3], [d2, d3]);
+            return;
+        }
+        let new = [words[d0 as usize], words[d1 as usize]];
+        for (slot, old) in [c2, c3].into_iter().zip(old) {
+            words[slot as usize] = old.unwrap_or(words[slot as usize]);
+        }
+        wide::add_products::<P, K>([high, high_later], b, words, [c2, c3], [d2, d3]);
+        [words[d0 as usize], words[d1 as usize]] = new;
     }
 }
 

@@ -54,7 +54,7 @@ use std::marker::PhantomData;
 use crate::counters::InstructionClass;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{ALL, LANES, Mask, STEP, Value, Word, merge, part};
+use crate::exec::lanes::{ALL, LANES, Mask, STEP, Value, Word, merge};
 use crate::exec::warp::Warp;
 use crate::lower::form::Form;
 use crate::lower::table::Family;
@@ -201,13 +201,14 @@ impl<O: Op1<A, D>, A: Value, D: Value> Exec for Map1<O, A, D> {
         if mask != ALL {
             return masked::<D::Word>(warp, inst, mask, env);
         }
-        for at in (0..LANES).step_by(STEP) {
-            let a = part::<A::Word>(&warp.regs, inst.a, at);
+        let mut files = warp.regs.files();
+        for at in 0..LANES / STEP {
+            let a = files.part::<A::Word>(inst.a, at);
             let mut out = [D::Word::default(); STEP];
             for lane in 0..STEP {
                 out[lane] = O::apply(A::get(a[lane])).put();
             }
-            D::Word::slot(&mut warp.regs, inst.d).0[at..at + STEP].copy_from_slice(&out);
+            files.set_part(inst.d, at, out);
         }
         Flow::Next
     }
@@ -219,14 +220,15 @@ impl<O: Op2<A, B, D>, A: Value, B: Value, D: Value> Exec for Map2<O, A, B, D> {
         if mask != ALL {
             return masked::<D::Word>(warp, inst, mask, env);
         }
-        for at in (0..LANES).step_by(STEP) {
-            let a = part::<A::Word>(&warp.regs, inst.a, at);
-            let b = part::<B::Word>(&warp.regs, inst.b, at);
+        let mut files = warp.regs.files();
+        for at in 0..LANES / STEP {
+            let a = files.part::<A::Word>(inst.a, at);
+            let b = files.part::<B::Word>(inst.b, at);
             let mut out = [D::Word::default(); STEP];
             for lane in 0..STEP {
                 out[lane] = O::apply(A::get(a[lane]), B::get(b[lane])).put();
             }
-            D::Word::slot(&mut warp.regs, inst.d).0[at..at + STEP].copy_from_slice(&out);
+            files.set_part(inst.d, at, out);
         }
         Flow::Next
     }
@@ -238,15 +240,16 @@ impl<O: Op3<A, B, C, D>, A: Value, B: Value, C: Value, D: Value> Exec for Map3<O
         if mask != ALL {
             return masked::<D::Word>(warp, inst, mask, env);
         }
-        for at in (0..LANES).step_by(STEP) {
-            let a = part::<A::Word>(&warp.regs, inst.a, at);
-            let b = part::<B::Word>(&warp.regs, inst.b, at);
-            let c = part::<C::Word>(&warp.regs, inst.c, at);
+        let mut files = warp.regs.files();
+        for at in 0..LANES / STEP {
+            let a = files.part::<A::Word>(inst.a, at);
+            let b = files.part::<B::Word>(inst.b, at);
+            let c = files.part::<C::Word>(inst.c, at);
             let mut out = [D::Word::default(); STEP];
             for lane in 0..STEP {
                 out[lane] = O::apply(A::get(a[lane]), B::get(b[lane]), C::get(c[lane])).put();
             }
-            D::Word::slot(&mut warp.regs, inst.d).0[at..at + STEP].copy_from_slice(&out);
+            files.set_part(inst.d, at, out);
         }
         Flow::Next
     }

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::{self as host, __m128i, __m256, __m256i};
 
-use crate::exec::lanes::{LANES, NAN32};
+use crate::exec::lanes::{LANES, Lanes, NAN32};
 
 /// Eight of 32 lanes, those from a multiple of 8 on.
 #[inline]
@@ -244,16 +244,20 @@ fn add_column<const T: i32>(
     }
 }
 
-/// Adds to the registers `left` and `right` of C, which hold the even and the odd columns of 8 rows, the products of K columns of A and
-/// rows of B, in their order. Of A there is an array for each register and element of it.
+/// As [`super::add_products`].
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn add_products<const P: usize, const K: usize>(
     a: [&[[f32; LANES]; P]; 2],
     [even, odd]: [&[[f32; 8]; K]; 2],
-    [left, right]: [&mut [u32; LANES]; 2],
+    registers: &mut [Lanes<u32>],
+    c: [u32; 2],
+    d: [u32; 2],
 ) {
     let mut sums = [[host::_mm256_setzero_ps(); 4]; 2];
+    // Before all else: what may panic in between would part the sums of the two halves.
+    assert!(d.iter().all(|&slot| (slot as usize) < registers.len()), "slots are of registers");
+    let (left, right) = (&registers[c[0] as usize].0, &registers[c[1] as usize].0);
     for index in 0..4 {
         sums[0][index] = host::_mm256_castsi256_ps(eight(left, 8 * index));
         sums[1][index] = host::_mm256_castsi256_ps(eight(right, 8 * index));
@@ -280,8 +284,13 @@ pub(super) fn add_products<const P: usize, const K: usize>(
             add_column::<3>(&rows[element], (&even[k], &odd[k]), &mut sums);
         }
     }
+    let [left, right] = sums;
+    let out = &mut registers[d[0] as usize].0;
     for index in 0..4 {
-        set_eight(left, 8 * index, host::_mm256_castps_si256(sums[0][index]));
-        set_eight(right, 8 * index, host::_mm256_castps_si256(sums[1][index]));
+        set_eight(out, 8 * index, host::_mm256_castps_si256(left[index]));
+    }
+    let out = &mut registers[d[1] as usize].0;
+    for index in 0..4 {
+        set_eight(out, 8 * index, host::_mm256_castps_si256(right[index]));
     }
 }

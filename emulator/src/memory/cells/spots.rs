@@ -302,6 +302,30 @@ impl<const BYTES: usize> Places<'_, BYTES> {
         }
     }
 
+    /// Copies out what lies at the places of all lanes, a row each, of which eight fill a register.
+    #[inline(always)]
+    pub(crate) fn load_matrices(&self, registers: [&mut Lanes<u32>; 4]) {
+        const { assert!(BYTES == 16) };
+        let offsets = self.offsets();
+        with_vectors! {
+            let base = self.cells.start.as_ptr();
+            for index in 0..4 {
+                let (rows, _) = registers[index].0.as_chunks_mut();
+                for row in 0..8 {
+                    // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset.
+                    rows[row] = unsafe { vectors::load_row(base, offsets[8 * index + row]) };
+                }
+            }
+            return;
+        }
+        #[allow(unreachable_code)]
+        for (index, register) in registers.into_iter().enumerate() {
+            for (row, words) in register.0.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                *words = self.load_lane(8 * index + row);
+            }
+        }
+    }
+
     /// Stores the rows of the lanes of `mask`, in order.
     #[inline(always)]
     pub(crate) fn store_rows<const WORDS: usize>(&self, mask: Mask, rows: &[[u32; 4]; LANES]) {
