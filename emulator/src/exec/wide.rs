@@ -226,3 +226,85 @@ vectors! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    #[test]
+    fn halves_have_the_values_that_arithmetic_gives() {
+        for first in (0..1 << 16).step_by(LANES) {
+            let halves = std::array::from_fn(|lane| 0xabcd_0000 | (first + lane) as u32);
+            let mut out = [0; LANES];
+            singles(&halves, &mut out);
+            for lane in 0..LANES {
+                assert_eq!(
+                    out[lane],
+                    half_value(halves[lane] & 0xffff).put(),
+                    "{:#x}",
+                    halves[lane]
+                );
+            }
+            // The other half of a pair goes the other way.
+            let pairs =
+                std::array::from_fn(|lane| (first + lane) as u32 | !((first + lane) as u32) << 16);
+            let mut out = [[0.0; LANES]; 2];
+            half_pairs(&pairs, &mut out);
+            let (mut even, mut odd) = ([[0.0; 8]; 8], [[0.0; 8]; 8]);
+            half_rows(&pairs, &mut even, &mut odd);
+            let same = |got: f32, bits: u32| {
+                let want = half_value(bits);
+                assert!(
+                    got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+                    "{bits:#x}"
+                );
+            };
+            for lane in 0..LANES {
+                same(out[0][lane], pairs[lane] & 0xffff);
+                same(out[1][lane], pairs[lane] >> 16);
+            }
+            for t in 0..4 {
+                for index in 0..8 {
+                    let [left, right] = columns(&pairs, t, index);
+                    same(even[2 * t][index], left & 0xffff);
+                    same(even[2 * t + 1][index], left >> 16);
+                    same(odd[2 * t][index], right & 0xffff);
+                    same(odd[2 * t + 1][index], right >> 16);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lanes_are_moved_as_by_loops() {
+        let mut random = Random::new(5, 6);
+        for _ in 0..200 {
+            let mut draw = || -> [u32; LANES] { std::array::from_fn(|_| random.next() as u32) };
+            let (values, sources) = (draw(), draw().map(|source| source % LANES as u32));
+            let mut out = [0; LANES];
+            permuted(&values, &sources, &mut out);
+            assert_eq!(out, sources.map(|source| values[source as usize]));
+            transposed(&values, &mut out);
+            let element = |words: &[u32; LANES], row: usize, column: usize| {
+                words[4 * row + column / 2] >> (16 * (column % 2)) & 0xffff
+            };
+            assert!((0..64).all(|i| element(&out, i / 8, i % 8) == element(&values, i % 8, i / 8)));
+            let (mut even, mut odd) = ([[0.0; 8]; 8], [[0.0; 8]; 8]);
+            brain_rows(&values, &mut even, &mut odd);
+            let (mut even_too, mut odd_too) = ([[0.0; 8]; 4], [[0.0; 8]; 4]);
+            tensor_rows(&values, &mut even_too, &mut odd_too);
+            for t in 0..4 {
+                for index in 0..8 {
+                    let [left, right] = columns(&values, t, index);
+                    let brains = [even[2 * t], even[2 * t + 1], odd[2 * t], odd[2 * t + 1]];
+                    let upper = 0xffff_0000;
+                    let want = [left << 16, left & upper, right << 16, right & upper];
+                    assert_eq!(brains.map(|row| row[index].to_bits()), want);
+                    let tensor = [even_too[t][index], odd_too[t][index]].map(f32::to_bits);
+                    assert_eq!(tensor, [left & 0xffff_e000, right & 0xffff_e000]);
+                }
+            }
+        }
+    }
+}

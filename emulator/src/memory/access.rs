@@ -38,10 +38,9 @@ impl Access {
 pub(crate) fn addresses(regs: &Registers, inst: &Inst) -> Lanes<u64> {
     let offset = inst.imm as u64;
     if inst.aux & WIDE_ADDRESS != 0 {
-        let base = &regs.doubles[inst.a as usize];
-        let mut out = Lanes::default();
+        let mut out = regs.doubles[inst.a as usize];
         for lane in 0..LANES {
-            out.0[lane] = base.0[lane].wrapping_add(offset);
+            out.0[lane] = out.0[lane].wrapping_add(offset);
         }
         out
     } else {

@@ -270,11 +270,10 @@ fn note_sources(
 fn destinations(warp: &Warp, inst: &Inst) -> Lanes<u64> {
     let offset = inst.p;
     if inst.c & WIDE_ADDRESS != 0 {
-        let base = &warp.regs.doubles[inst.b as usize].0;
+        let mut out = warp.regs.doubles[inst.b as usize];
         let offset = i64::from(offset.cast_signed()) as u64;
-        let mut out = Lanes::default();
         for lane in 0..LANES {
-            out.0[lane] = base[lane].wrapping_add(offset);
+            out.0[lane] = out.0[lane].wrapping_add(offset);
         }
         out
     } else {

@@ -368,3 +368,30 @@ fn fast<const K: usize, const F16: bool>(regs: &mut Registers, inst: &Inst) -> F
         if F16 { half_from(sum) } else { sum.to_bits() }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::warp;
+
+    #[test]
+    fn a_result_may_go_to_registers_of_the_accumulator_in_another_order() {
+        for (order, places) in
+            [([0, 1, 2, 3], "%y0, %y1, %y2, %y3"), ([2, 3, 0, 1], "%y2, %y3, %y0, %y1")]
+        {
+            let text = format!(
+                "mov.u32 %a, %tid.x; {{ .reg .f32 %y<4>; .reg .b32 %z; mov.b32 %z, 0; cvt.rn.f32.u32 %y0, %a;
+                 add.f32 %y1, %y0, 0f42800000; add.f32 %y2, %y0, 0f43000000; add.f32 %y3, %y0, 0f43400000;
+                 mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {{{places}}}, {{%z, %z, %z, %z}}, {{%z, %z}},
+                 {{%y0, %y1, %y2, %y3}};
+                 cvt.rzi.u32.f32 %d, %y0; cvt.rzi.u32.f32 %b, %y1; shl.b32 %b, %b, 8; or.b32 %d, %d, %b;
+                 cvt.rzi.u32.f32 %b, %y2; shl.b32 %b, %b, 16; or.b32 %d, %d, %b;
+                 cvt.rzi.u32.f32 %b, %y3; shl.b32 %b, %b, 24; or.b32 %d, %d, %b; }}"
+            );
+            for (lane, got) in warp(&text).into_iter().enumerate() {
+                // Accumulator i holds 64 i more than the lane's number, and goes to register `order[i]`.
+                let sums = (0..4).map(|i| ((64 * i + lane) as u32) << (8 * order[i]));
+                assert_eq!(got, sums.sum::<u32>(), "{order:?}, lane {lane}");
+            }
+        }
+    }
+}

@@ -585,6 +585,9 @@ impl<const BYTES: usize> Places<'_, BYTES> {
 }
 
 #[cfg(test)]
+mod agreement;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

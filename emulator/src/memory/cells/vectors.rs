@@ -57,10 +57,14 @@ pub(super) fn place(
     let target: *mut __m256i = offsets.as_mut_ptr().cast();
     let fits = |offset: u64| offset <= last && (offset | base) & (bytes - 1) == 0;
     let start = first.wrapping_sub(base);
-    if mask == ALL && addresses[7][3] == first {
+    // All at one place: one lane alone, or what many kernels load for all of them.
+    let alone = mask & mask.wrapping_sub(1) == 0;
+    if alone || mask == ALL && addresses[7][3] == first {
         let mut differs = host::_mm256_setzero_si256();
-        for four in addresses {
-            differs = or(differs, xor(load(four), splat(first)));
+        if !alone {
+            for four in addresses {
+                differs = or(differs, xor(load(four), splat(first)));
+            }
         }
         if host::_mm256_testz_si256(differs, differs) != 0 {
             for index in 0..LANES / 4 {
