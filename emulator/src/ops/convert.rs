@@ -2,11 +2,8 @@
 
 use super::exact;
 use super::half::{Brain, Half};
-use super::number::{
-    Eight, Rounding, brain_from, brain_value, eight_from, eight_value, half_from, half_value,
-    to_single,
-};
-use super::{Lowered, Map1, Map2, Op1, Op2, masked, op};
+use super::number::{Rounding, brain_from, brain_value, half_from, half_value, to_single};
+use super::{Lowered, Map1, Map2, Op1, masked, op};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{ALL, Ftz, LANES, Lanes, Mask, Value, flush};
@@ -28,11 +25,6 @@ pub(crate) const ROWS: &[Row] = &[
     row("cvt.rna[.satfinite].tf32.f32 d, a", tensor_float).from_sm(80),
     row("cvt.rn|rz[.relu].tf32.f32 d, a", tensor_float).from_sm(90),
     row("cvt.rn|rz.satfinite[.relu].tf32.f32 d, a", tensor_float).from_sm(100),
-    row("cvt.rn.satfinite[.relu].e4m3x2|e5m2x2.f32 d, a, b", eight_pair).from_sm(89),
-    row("cvt.rn.relu.satfinite.e4m3x2|e5m2x2.f32 d, a, b", eight_pair).from_sm(89),
-    row("cvt.rn.satfinite[.relu].e4m3x2|e5m2x2.f16x2 d, a", eight_from_halves).from_sm(89),
-    row("cvt.rn.relu.satfinite.e4m3x2|e5m2x2.f16x2 d, a", eight_from_halves).from_sm(89),
-    row("cvt.rn[.relu].f16x2.e4m3x2|e5m2x2 d, a", halves_from_eight).from_sm(89),
 ];
 
 // ---- The general case, one lane at a time
@@ -530,78 +522,6 @@ fn tensor_float(f: &mut Form<'_, '_>) -> Lowered {
     f.run::<TensorFloat>()
 }
 
-// ---- Formats of 8 bits
-
-struct ToEight<const E5: bool, const RELU: bool>;
-
-const fn format(e5: bool) -> Eight {
-    if e5 { Eight::E5m2 } else { Eight::E4m3 }
-}
-
-fn relu<const RELU: bool>(x: f32) -> f32 {
-    if RELU && x <= 0.0 { 0.0 } else { x }
-}
-
-impl<const E5: bool, const RELU: bool> Op2<f32, f32, u16> for ToEight<E5, RELU> {
-    #[inline(always)]
-    fn apply(a: f32, b: f32) -> u16 {
-        let one = |x: f32| eight_from(relu::<RELU>(x), format(E5));
-        (one(a) << 8 | one(b)) as u16
-    }
-}
-
-impl<const E5: bool, const RELU: bool> Op1<u32, u16> for ToEight<E5, RELU> {
-    #[inline(always)]
-    fn apply(a: u32) -> u16 {
-        let one = |x: u32| eight_from(relu::<RELU>(half_value(x)), format(E5));
-        (one(a >> 16) << 8 | one(a & 0xffff)) as u16
-    }
-}
-
-struct FromEight<const E5: bool, const RELU: bool>;
-
-impl<const E5: bool, const RELU: bool> Op1<u16, u32> for FromEight<E5, RELU> {
-    #[inline(always)]
-    fn apply(a: u16) -> u32 {
-        let one = |x: u32| half_from(relu::<RELU>(eight_value(x, format(E5))));
-        one(u32::from(a >> 8)) << 16 | one(u32::from(a & 0xff))
-    }
-}
-
-fn eight_pair(f: &mut Form<'_, '_>) -> Lowered {
-    f.inst.d = f.dst(Type::B16)?;
-    f.inst.a = f.src(Type::F32)?;
-    f.inst.b = f.src(Type::F32)?;
-    match (f.has("e5m2x2"), f.has("relu")) {
-        (false, false) => f.run::<Map2<ToEight<false, false>, f32, f32, u16>>(),
-        (false, true) => f.run::<Map2<ToEight<false, true>, f32, f32, u16>>(),
-        (true, false) => f.run::<Map2<ToEight<true, false>, f32, f32, u16>>(),
-        (true, true) => f.run::<Map2<ToEight<true, true>, f32, f32, u16>>(),
-    }
-}
-
-fn eight_from_halves(f: &mut Form<'_, '_>) -> Lowered {
-    f.inst.d = f.dst(Type::B16)?;
-    f.inst.a = f.src(Type::F16x2)?;
-    match (f.has("e5m2x2"), f.has("relu")) {
-        (false, false) => f.run::<Map1<ToEight<false, false>, u32, u16>>(),
-        (false, true) => f.run::<Map1<ToEight<false, true>, u32, u16>>(),
-        (true, false) => f.run::<Map1<ToEight<true, false>, u32, u16>>(),
-        (true, true) => f.run::<Map1<ToEight<true, true>, u32, u16>>(),
-    }
-}
-
-fn halves_from_eight(f: &mut Form<'_, '_>) -> Lowered {
-    f.inst.d = f.dst(Type::F16x2)?;
-    f.inst.a = f.src(Type::B16)?;
-    match (f.has("e5m2x2"), f.has("relu")) {
-        (false, false) => f.run::<Map1<FromEight<false, false>, u16, u32>>(),
-        (false, true) => f.run::<Map1<FromEight<false, true>, u16, u32>>(),
-        (true, false) => f.run::<Map1<FromEight<true, false>, u16, u32>>(),
-        (true, true) => f.run::<Map1<FromEight<true, true>, u16, u32>>(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::testing::eval;
@@ -683,27 +603,5 @@ mod tests {
         assert_eq!(eval("cvt.rna.tf32.f32 %d, %fa;", &[0x3f80_1000]), 0x3f80_2000);
         assert_eq!(eval("cvt.rn.tf32.f32 %d, %fa;", &[0x3f80_1000]), 0x3f80_0000);
         assert_eq!(eval("cvt.rz.tf32.f32 %d, %fa;", &[0x3f80_1fff]), 0x3f80_0000);
-    }
-
-    #[test]
-    fn formats_of_eight_bits() {
-        let pair = |ty: &str, a: f32, b: f32| {
-            let text = format!(
-                "{{ .reg .b16 %h; cvt.rn.satfinite.{ty}.f32 %h, %fa, %fb; cvt.u32.u16 %d, %h; }}"
-            );
-            eval(&text, &[a.to_bits(), b.to_bits()])
-        };
-        assert_eq!(pair("e4m3x2", 1.0, -448.0), 0x38fe);
-        assert_eq!(pair("e4m3x2", 1e6, 2f32.powi(-9)), 0x7e01);
-        assert_eq!(pair("e5m2x2", 1.0, 57344.0), 0x3c7b);
-        assert_eq!(pair("e5m2x2", f32::INFINITY, f32::NAN), 0x7b7f);
-        let back = |ty: &str, bits: u32| {
-            eval(
-                &format!("{{ .reg .b16 %h; cvt.u16.u32 %h, %a; cvt.rn.f16x2.{ty} %d, %h; }}"),
-                &[bits],
-            )
-        };
-        assert_eq!(back("e4m3x2", 0x38fe), 0x3c00_df00);
-        assert_eq!(back("e5m2x2", 0x3c7c), 0x3c00_7c00);
     }
 }

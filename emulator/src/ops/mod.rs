@@ -24,6 +24,7 @@ pub(crate) mod cluster;
 pub(crate) mod compare;
 pub(crate) mod control;
 pub(crate) mod convert;
+pub(crate) mod convert_eight;
 pub(crate) mod copy;
 pub(crate) mod directed;
 pub(crate) mod exact;
@@ -72,6 +73,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { class: InstructionClass::Special, rows: special::ROWS },
     Family { class: InstructionClass::Compare, rows: compare::ROWS },
     Family { class: InstructionClass::Convert, rows: convert::ROWS },
+    Family { class: InstructionClass::Convert, rows: convert_eight::ROWS },
     Family { class: InstructionClass::Convert, rows: pack::ROWS },
     Family { class: InstructionClass::Move, rows: moves::ROWS },
     Family { class: InstructionClass::Memory, rows: memory::ROWS },
