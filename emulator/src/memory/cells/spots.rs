@@ -66,14 +66,7 @@ impl<const BYTES: usize> Spots<BYTES> {
         self.len = u64::MAX;
         let (bytes, offsets) = (BYTES as u64, &mut self.offsets);
         let Some(last) = len.checked_sub(bytes) else { return false };
-        let shape = 'shape: {
-            with_vectors! {
-                // SAFETY: AVX2 is there.
-                break 'shape unsafe { vectors::place(addresses, mask, (base, last), bytes, offsets) };
-            }
-            #[allow(unreachable_code)]
-            place_slowly(addresses, mask, (base, last), bytes, offsets)
-        };
+        let shape = place(addresses, mask, (base, last), bytes, offsets);
         let Some(shape) = shape else { return false };
         self.shape = shape;
         self.len = len;
@@ -118,7 +111,6 @@ impl<const BYTES: usize> Spots<BYTES> {
 
 /// Whether each offset is larger than the one before, row by row of four or column by column.
 #[inline(always)]
-#[allow(unreachable_code)]
 fn increase(Lanes(offsets): &Lanes<u64>) -> bool {
     with_vectors! {
         // SAFETY: AVX2 is there.
@@ -127,6 +119,22 @@ fn increase(Lanes(offsets): &Lanes<u64>) -> bool {
     let lane = |at: usize| at % 8 * 4 + at / 8;
     let by_columns = || (1..LANES).all(|at| offsets[lane(at - 1)] < offsets[lane(at)]);
     offsets.is_sorted_by(|a, b| a < b) || by_columns()
+}
+
+/// As [`place_slowly`].
+#[inline(always)]
+fn place(
+    addresses: &Lanes<u64>,
+    mask: Mask,
+    (base, last): (u64, u64),
+    bytes: u64,
+    offsets: &mut MaybeUninit<Lanes<u64>>,
+) -> Option<Shape> {
+    with_vectors! {
+        // SAFETY: AVX2 is there.
+        return unsafe { vectors::place(addresses, mask, (base, last), bytes, offsets) };
+    }
+    place_slowly(addresses, mask, (base, last), bytes, offsets)
 }
 
 /// Sets the offsets of the addresses of all lanes from `base`, with the first one of `mask` for those that take no part, and
@@ -213,6 +221,7 @@ impl<const BYTES: usize> Places<'_, BYTES> {
     }
 
     /// The places of eight lanes, from a multiple of 8 on.
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
     #[inline(always)]
     fn eight(&self, first: usize) -> &[u64; 8] {
         &self.offsets().as_chunks().0[first / 8 % (LANES / 8)]
@@ -285,9 +294,9 @@ impl<const BYTES: usize> Places<'_, BYTES> {
         first: usize,
         rows: &mut [[u32; 4]; N],
     ) {
-        let offsets = &self.offsets()[first..first + N];
         with_vectors! {
             if BYTES == 16 {
+                let offsets = &self.offsets()[first..first + N];
                 let base = self.cells.start.as_ptr();
                 for index in 0..N {
                     // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset.
@@ -306,8 +315,8 @@ impl<const BYTES: usize> Places<'_, BYTES> {
     #[inline(always)]
     pub(crate) fn load_matrices(&self, registers: [&mut Lanes<u32>; 4]) {
         const { assert!(BYTES == 16) };
-        let offsets = self.offsets();
         with_vectors! {
+            let offsets = self.offsets();
             let base = self.cells.start.as_ptr();
             for index in 0..4 {
                 let (rows, _) = registers[index].0.as_chunks_mut();
@@ -318,7 +327,6 @@ impl<const BYTES: usize> Places<'_, BYTES> {
             }
             return;
         }
-        #[allow(unreachable_code)]
         for (index, register) in registers.into_iter().enumerate() {
             for (row, words) in register.0.as_chunks_mut::<4>().0.iter_mut().enumerate() {
                 *words = self.load_lane(8 * index + row);
@@ -329,9 +337,9 @@ impl<const BYTES: usize> Places<'_, BYTES> {
     /// Stores the rows of the lanes of `mask`, in order.
     #[inline(always)]
     pub(crate) fn store_rows<const WORDS: usize>(&self, mask: Mask, rows: &[[u32; 4]; LANES]) {
-        let offsets = self.offsets();
         with_vectors! {
             if BYTES == 16 && mask == ALL {
+                let offsets = self.offsets();
                 let base = self.cells.start.as_ptr();
                 for lane in 0..LANES {
                     // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset.
@@ -524,7 +532,6 @@ impl<const BYTES: usize> Places<'_, BYTES> {
                 }
                 return;
             }
-            #[allow(unreachable_code)]
             for step in 0..LANES * BYTES / 8 {
                 self.store_eight(step, spread(byte));
             }
