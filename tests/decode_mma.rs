@@ -6,14 +6,14 @@ use std::cell::RefCell;
 use half::bf16;
 use pagedptx::kernels::KERNELS;
 use pagedptx::{
-    BlockTables, Buffer, DecodeArgs, DecodePlan, Device, DeviceAddress, DeviceProperties, Driver,
-    Error, KvPool, LaunchShape, PoolShape, Result, Sequence, TableEntry, decode, raw,
+    BlockTables, Buffer, DecodeArgs, DecodePlan, Device, Driver, Error, KvPool, LaunchShape,
+    PoolShape, Result, Sequence, TableEntry, decode, raw,
 };
 use pagedptx_harness::call::{Call, RandomElement, Shape};
 use pagedptx_harness::draw::Spec;
 use pagedptx_harness::dtype::Dtype;
 use pagedptx_harness::runner::{self, Output};
-use pagedptx_harness::{EmulatorDriver, EmulatorKernel, EmulatorOptions, counting};
+use pagedptx_harness::{EmulatorDriver, EmulatorKernel, EmulatorOptions, Watch, Watched, counting};
 
 fn device(num_multiprocessors: u32, seed: u64) -> Device<EmulatorDriver> {
     let options = EmulatorOptions { num_multiprocessors, seed, ..EmulatorOptions::default() };
@@ -175,93 +175,26 @@ fn the_kernels_are_at_most_6_mb() {
 /// A call of the driver; of a launch, grid and parameters too.
 type Recorded = (&'static str, [u32; 3], Vec<u8>);
 
-/// The emulator, with a record of every call.
+/// Keeps every call.
 #[derive(Default)]
-struct Recorder {
-    emulator: EmulatorDriver,
-    calls: RefCell<Vec<Recorded>>,
-}
+struct Recorder(RefCell<Vec<Recorded>>);
 
-impl Recorder {
-    fn note(&self, call: &'static str) {
-        self.calls.borrow_mut().push((call, [0; 3], Vec::new()));
-    }
-}
-
-// SAFETY: every call goes to the emulator's driver as it came.
-unsafe impl Driver for Recorder {
-    type Stream = ();
-    type Kernel = EmulatorKernel;
-
-    fn properties(&self) -> &DeviceProperties {
-        self.emulator.properties()
-    }
-
-    fn create_stream(&self) -> Result<()> {
-        self.emulator.create_stream()
-    }
-
-    fn allocate(&self, stream: &(), bytes: usize) -> Result<DeviceAddress> {
-        self.note("allocate");
-        self.emulator.allocate(stream, bytes)
-    }
-
-    unsafe fn free(&self, stream: &(), address: DeviceAddress) {
-        self.note("free");
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.free(stream, address) }
-    }
-
-    unsafe fn write(&self, stream: &(), dst: DeviceAddress, src: &[u8]) -> Result<()> {
-        self.note("write");
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.write(stream, dst, src) }
-    }
-
-    unsafe fn read(&self, stream: &(), src: DeviceAddress, dst: &mut [u8]) -> Result<()> {
-        self.note("read");
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.read(stream, src, dst) }
-    }
-
-    unsafe fn fill(&self, stream: &(), dst: DeviceAddress, value: u8, bytes: usize) -> Result<()> {
-        self.note("fill");
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.fill(stream, dst, value, bytes) }
-    }
-
-    unsafe fn copy(
-        &self,
-        stream: &(),
-        dst: DeviceAddress,
-        src: DeviceAddress,
-        bytes: usize,
-    ) -> Result<()> {
-        self.note("copy");
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.copy(stream, dst, src, bytes) }
-    }
-
-    fn load(&self, entry: &'static str, ptx: &'static str) -> Result<EmulatorKernel> {
-        self.note("load");
-        self.emulator.load(entry, ptx)
+// SAFETY: launches go on as they came.
+unsafe impl Watch for Recorder {
+    fn call(&self, name: &'static str) {
+        self.0.borrow_mut().push((name, [0; 3], Vec::new()));
     }
 
     unsafe fn launch(
         &self,
-        stream: &(),
+        emulator: &EmulatorDriver,
         kernel: &EmulatorKernel,
         shape: &LaunchShape,
         params: &[u8],
     ) -> Result<()> {
-        self.calls.borrow_mut().push(("launch", shape.grid, params.to_vec()));
+        self.0.borrow_mut().push(("launch", shape.grid, params.to_vec()));
         // SAFETY: the caller's promise.
-        unsafe { self.emulator.launch(stream, kernel, shape, params) }
-    }
-
-    fn synchronize(&self, stream: &()) -> Result<()> {
-        self.note("synchronize");
-        self.emulator.synchronize(stream)
+        unsafe { emulator.launch(&(), kernel, shape, params) }
     }
 }
 
@@ -269,7 +202,7 @@ unsafe impl Driver for Recorder {
 /// sequences grow.
 #[test]
 fn a_call_is_one_launch_that_depends_on_capacities_only() {
-    let device = Device::new(Recorder::default()).unwrap();
+    let device = Device::new(Watched::<Recorder>::default()).unwrap();
     let stream = device.stream().unwrap();
     let pool_shape = PoolShape { num_blocks: 40, block_size: 16, num_kv_heads: 2, head_dim: 64 };
     let mut pool = KvPool::<_, bf16>::new(&stream, pool_shape).unwrap();
@@ -285,10 +218,10 @@ fn a_call_is_one_launch_that_depends_on_capacities_only() {
     for lens in [[1, 0], [300, 17], [320, 320]] {
         let seqs = blocks.chunks(20).zip(lens);
         tables.set(seqs.map(|(blocks, len)| Sequence { blocks, len })).unwrap();
-        device.driver().calls.borrow_mut().clear();
+        device.driver().watch.0.borrow_mut().clear();
         let args = DecodeArgs { q: &q, out: &mut out, lse: None, sm_scale: 0.125 };
         decode(&mut plan, &pool, &tables, args).unwrap();
-        launches.push(device.driver().calls.take());
+        launches.push(device.driver().watch.0.take());
     }
     assert_eq!(launches[0].len(), 1, "{:?}", launches[0]);
     assert_eq!(launches[0][0].0, "launch");

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 
 use half::bf16;
 use pagedptx::{
-    BlockTables, Buffer, DecodeArgs, DecodePlan, Device, DeviceAddress, DeviceProperties, Driver,
-    KvPool, LaunchShape, PoolShape, Result, Sequence, decode,
+    BlockTables, Buffer, DecodeArgs, DecodePlan, Device, Driver, KvPool, LaunchShape, PoolShape,
+    Result, Sequence, decode,
 };
-use pagedptx_harness::{EmulatorDriver, EmulatorKernel, EmulatorOptions, Rewrite};
+use pagedptx_harness::{EmulatorDriver, EmulatorKernel, EmulatorOptions, Rewrite, Watch, Watched};
 use ptx_emulator::Checks;
 
 /// Those of an H100.
@@ -27,68 +27,15 @@ const FROM_PARAMETERS: [Rewrite; 2] = [
     },
 ];
 
-/// The emulator; takes launches apart into those of single CTAs, in an order that is not theirs, and keeps the matrix
-/// instructions of each.
-struct Apart {
-    emulator: EmulatorDriver,
-    counted: RefCell<Vec<u64>>,
-}
+/// Takes launches apart into those of single CTAs, in an order that is not theirs, and keeps the matrix instructions of each.
+#[derive(Default)]
+struct Apart(RefCell<Vec<u64>>);
 
-// SAFETY: all calls go to the emulator's driver as they came, but for launches: all their CTAs run, each to its end.
-unsafe impl Driver for Apart {
-    type Stream = ();
-    type Kernel = EmulatorKernel;
-
-    fn properties(&self) -> &DeviceProperties {
-        self.emulator.properties()
-    }
-
-    fn create_stream(&self) -> Result<()> {
-        self.emulator.create_stream()
-    }
-
-    fn allocate(&self, stream: &(), bytes: usize) -> Result<DeviceAddress> {
-        self.emulator.allocate(stream, bytes)
-    }
-
-    unsafe fn free(&self, stream: &(), address: DeviceAddress) {
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.free(stream, address) }
-    }
-
-    unsafe fn write(&self, stream: &(), dst: DeviceAddress, src: &[u8]) -> Result<()> {
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.write(stream, dst, src) }
-    }
-
-    unsafe fn read(&self, stream: &(), src: DeviceAddress, dst: &mut [u8]) -> Result<()> {
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.read(stream, src, dst) }
-    }
-
-    unsafe fn fill(&self, stream: &(), dst: DeviceAddress, value: u8, bytes: usize) -> Result<()> {
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.fill(stream, dst, value, bytes) }
-    }
-
-    unsafe fn copy(
-        &self,
-        stream: &(),
-        dst: DeviceAddress,
-        src: DeviceAddress,
-        bytes: usize,
-    ) -> Result<()> {
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.copy(stream, dst, src, bytes) }
-    }
-
-    fn load(&self, entry: &'static str, ptx: &'static str) -> Result<EmulatorKernel> {
-        self.emulator.load(entry, ptx)
-    }
-
+// SAFETY: all CTAs of a launch run, each to its end.
+unsafe impl Watch for Apart {
     unsafe fn launch(
         &self,
-        stream: &(),
+        emulator: &EmulatorDriver,
         kernel: &EmulatorKernel,
         shape: &LaunchShape,
         params: &[u8],
@@ -102,15 +49,11 @@ unsafe impl Driver for Apart {
             params[192..196].copy_from_slice(&grid.to_le_bytes());
             params[196..].copy_from_slice(&cta.to_le_bytes());
             // SAFETY: the caller's promise, for a part of the launch.
-            unsafe { self.emulator.launch(stream, kernel, &one, &params)? };
-            counted[cta as usize] = self.emulator.last_counters().matrix_instructions;
+            unsafe { emulator.launch(&(), kernel, &one, &params)? };
+            counted[cta as usize] = emulator.last_counters().matrix_instructions;
         }
-        self.counted.replace(counted);
+        self.0.replace(counted);
         Ok(())
-    }
-
-    fn synchronize(&self, stream: &()) -> Result<()> {
-        self.emulator.synchronize(stream)
     }
 }
 
@@ -179,9 +122,9 @@ fn a_long_sequence_among_short_ones_does_not_serialise() {
             rewrites: FROM_PARAMETERS.to_vec(),
             ..options()
         });
-        let apart = Device::new(Apart { emulator, counted: RefCell::default() }).unwrap();
+        let apart = Device::new(Watched { emulator, watch: Apart::default() }).unwrap();
         let (out, tiles) = attend(&apart, &lens).unwrap();
-        let counts = apart.driver().counted.take();
+        let counts = apart.driver().watch.0.take();
         assert_eq!(counts.len(), 4 * NUM_MULTIPROCESSORS, "four CTAs a multiprocessor");
         // 16 products of Q and K, 8 of V and P: every tile of every KV head is worked on, by one CTA.
         assert_eq!(counts.iter().sum::<u64>(), 24 * tiles, "{lens:?}");

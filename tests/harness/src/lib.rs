@@ -20,5 +20,8 @@ pub mod runner;
 // An implementation of `Driver` is a promise, so it is `unsafe`.
 #[allow(unsafe_code)]
 mod emulator_driver;
+#[allow(unsafe_code)]
+mod watched;
 
 pub use emulator_driver::{EmulatorDriver, EmulatorKernel, Options as EmulatorOptions, Rewrite};
+pub use watched::{Watch, Watched};
