@@ -4,10 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 binary() {
-    cargo bench -q "$@" --no-run --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
+    local name=$1
+    shift
+    cargo bench -q "$@" --bench "$name" --no-run --message-format=json | sed -n "s/.*\"executable\":\"\([^\"]*\/$name-[^\"]*\)\".*/\1/p"
 }
-others=$(binary -p ptx-emulator --bench decode)
-own=$(binary --bench emulator)
+others=$(binary decode -p ptx-emulator)
+own=$(binary emulator)
 printf '%-24s %15s %15s %8s\n' case 'lane' 'host' each
 [ $# -gt 0 ] || set -- {paged_f16_d64,triton_bf16_d128,triton_tf32_d128,f32_d128,bf16_d128}/{all,none}
 for case in "$@"; do
