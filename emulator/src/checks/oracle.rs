@@ -148,7 +148,7 @@ impl Both {
     fn synchronise(&mut self, random: &mut Random, mask: Mask, whole: bool) {
         let warp = random.below(WARPS);
         let mask = if whole { ALL } else { mask };
-        match random.below(if whole { 2 } else { 5 }) {
+        match random.below(if whole { 3 } else { 6 }) {
             0 => {
                 self.order.sync_lanes(warp as u32, mask);
                 self.oracle.together(&threads(warp, mask));
@@ -164,6 +164,19 @@ impl Both {
                 self.oracle.together(&(0..THREADS).collect::<Vec<_>>());
             }
             2 => {
+                // Two warps meet, the third goes on.
+                let two: Vec<usize> = (0..WARPS).filter(|&other| other != warp).collect();
+                for &warp in &two {
+                    self.order.meet(4, warp as u32, ALL);
+                }
+                self.order.completed(4, false);
+                for &warp in &two {
+                    self.order.leave(4, warp as u32, ALL);
+                }
+                let both = two.iter().flat_map(|&warp| threads(warp, ALL));
+                self.oracle.together(&both.collect::<Vec<_>>());
+            }
+            3 => {
                 self.order.fence(
                     warp as u32,
                     mask,
