@@ -8,7 +8,7 @@
 
 use super::taint;
 use crate::exec::env::Env;
-use crate::exec::lanes::Mask;
+use crate::exec::lanes::{ALL, Mask};
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
 use crate::lower::kernel::Track;
@@ -49,10 +49,17 @@ pub(crate) fn check_reads(
 
 /// Whether lanes that execute an instruction without guard have written all that it reads.
 #[inline(always)]
-pub(crate) fn are_written(warp: &Warp, track: &Track, mask: Mask) -> bool {
+pub(crate) fn are_written(warp: &mut Warp, track: &Track, mask: Mask) -> bool {
+    warp.whole.contains(track.read_set) || are_written_in(warp, track, mask)
+}
+
+#[inline(never)]
+fn are_written_in(warp: &mut Warp, track: &Track, mask: Mask) -> bool {
     let mut missing = 0;
     for &register in &track.reads {
-        missing |= mask & !warp.written[register as usize];
+        let written = warp.written[register as usize];
+        missing |= mask & !written;
+        warp.whole.set(register, written | !warp.present == ALL);
     }
     missing == 0
 }
@@ -65,9 +72,17 @@ pub(crate) fn note_writes(warp: &mut Warp, env: &mut Env<'_>, tracked: u32, mask
 /// As [`note_writes`].
 #[inline(always)]
 pub(crate) fn note(warp: &mut Warp, env: &mut Env<'_>, track: &Track, mask: Mask) {
+    if env.undefined != 0 || !warp.whole.contains(track.write_set) {
+        note_in(warp, env, track, mask);
+    }
+}
+
+#[inline(never)]
+fn note_in(warp: &mut Warp, env: &mut Env<'_>, track: &Track, mask: Mask) {
     let undefined = std::mem::take(&mut env.undefined);
     for &register in &track.writes {
         let written = &mut warp.written[register as usize];
         *written = (*written | mask) & !undefined;
+        warp.whole.set(register, *written | !warp.present == ALL);
     }
 }

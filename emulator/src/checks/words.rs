@@ -17,7 +17,7 @@ use super::order::{LAST_CLOCK, Order};
 use super::stretch::{Stretch, stretches};
 use crate::exec::lanes::{Lanes, Mask, lanes};
 pub(crate) use laid::How;
-use recent::{READ, RECORDED, Recent};
+use recent::{READ, RECORDED, Recent, WRITTEN};
 
 /// Program counters that a record can hold.
 const PC_BITS: u32 = 22;
@@ -104,6 +104,14 @@ impl Records {
         (self.low, self.high) = (words, 0);
     }
 
+    /// Makes the records where there are none yet.
+    #[inline(always)]
+    fn prepare(&mut self, words: usize) {
+        if self.when.is_empty() {
+            self.reset(words);
+        }
+    }
+
     #[inline(always)]
     fn cover(&mut self, start: usize, end: usize) {
         self.low = self.low.min(start);
@@ -148,6 +156,7 @@ pub(crate) struct Race {
 #[derive(Debug, Default)]
 pub(crate) struct Words {
     words: usize,
+    /// Without records where nothing has been written.
     writes: Records,
     /// By warp; without records where a warp has read nothing.
     reads: Vec<Records>,
@@ -169,9 +178,9 @@ impl Words {
     /// Forgets everything: there are so many words, of so many warps.
     pub(crate) fn reset(&mut self, words: usize, warps: usize) {
         self.words = words;
-        self.writes.reset(words);
         self.reads.resize_with(warps, Records::default);
-        for records in self.reads.iter_mut().filter(|records| !records.when.is_empty()) {
+        let all = std::iter::once(&mut self.writes).chain(&mut self.reads);
+        for records in all.filter(|records| !records.when.is_empty()) {
             records.reset(words);
         }
         self.recent.reset(words, warps);
@@ -219,17 +228,19 @@ impl Words {
         let (start, end) = stretch.bounds();
         let (start, end) = (start as usize / 4, end.div_ceil(4) as usize);
         self.recent.begin(order, warp, stretch.mask.trailing_zeros() as usize);
+        let flags = self.recent.look(warp, start, end).flags;
+        if flags & WRITTEN != 0 {
+            self.settle_writes(start, end);
+        }
         if writes {
-            if self.recent.look(warp, start, end).flags & READ != 0 {
+            if flags & READ != 0 {
                 (0..self.reads.len()).for_each(|warp| self.settle(warp));
             }
             self.recent.mark_write(warp, order.clock(warp), start, end);
-            return;
-        }
-        self.recent.mark(warp, start, end, RECORDED);
-        let own = &mut self.reads[warp as usize];
-        if own.when.is_empty() {
-            own.reset(self.words);
+            self.writes.prepare(self.words);
+        } else {
+            self.recent.mark(warp, start, end, RECORDED);
+            self.reads[warp as usize].prepare(self.words);
         }
     }
 
@@ -260,7 +271,7 @@ impl Words {
 
     /// A race with the last write of a word.
     fn written(&self, word: usize, now: &Now<'_>) -> Option<Race> {
-        let (when, who) = (self.writes.when[word], self.writes.who[word]);
+        let (when, who) = (*self.writes.when.get(word)?, self.writes.who[word]);
         if when.clock() <= now.all && !when.is(COPIED) || !when.conflicts(now.stamp) {
             return None;
         }
@@ -354,9 +365,7 @@ impl Words {
         let Access { warp, pc, .. } = access;
         let words = self.words;
         let records = &mut self.reads[warp as usize];
-        if records.when.is_empty() {
-            records.reset(words);
-        }
+        records.prepare(words);
         for (place, lane) in (0..).zip(lanes(stretch.mask)) {
             let at = stretch.at(place) as usize;
             let part = if stretch.bytes >= 4 { 15 } else { ((1 << stretch.bytes) - 1) << (at % 4) };
@@ -382,7 +391,9 @@ impl Words {
     ) {
         let flags = COPIED | if atomic { ATOMIC | STRONG } else { 0 };
         let range = at.start / 4..at.end.div_ceil(4);
+        self.settle_writes(range.start, range.end);
         self.recent.mark_copy(clock, range.start, range.end);
+        self.writes.prepare(self.words);
         self.writes.cover(range.start, range.end);
         for word in range {
             self.writes.when[word] = Stamp(clock << 9 | 15 << 5 | flags);

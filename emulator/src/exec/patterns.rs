@@ -15,6 +15,9 @@ use crate::memory::{GLOBAL_BASE, WINDOW_BYTES};
 /// from its source's.
 const WAYS: usize = 8;
 
+/// Patterns of one access, one after the other, of which each is taken to come again before it has.
+const SETTLED: u32 = 4;
+
 /// Whose access is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
@@ -57,6 +60,8 @@ pub(crate) struct Pattern {
     shared: Option<SharedTraffic>,
     /// Made when the pattern is seen again.
     again: Option<Again>,
+    /// How many patterns this is the last of.
+    changes: u32,
 }
 
 /// What is worth being known of a pattern that comes again.
@@ -127,6 +132,7 @@ impl Pattern {
             global: Default::default(),
             shared: None,
             again: None,
+            changes: 0,
         })
     }
 
@@ -137,6 +143,7 @@ impl Pattern {
         }
         (self.mask, self.bytes, self.place) = (mask, bytes, first % 32);
         (self.global, self.shared, self.again) = (Default::default(), None, None);
+        self.changes = self.changes.saturating_add(1);
     }
 
     #[inline(never)]
@@ -171,12 +178,17 @@ impl Pattern {
         })
     }
 
-    /// As [`Layout`], if the pattern has come again and has one, and where that is kept.
+    /// As [`Layout`], if the pattern has come again or promises to, and has one; and where that is kept.
     #[inline(always)]
     pub(crate) fn layout(&mut self) -> Option<(&Arc<Layout>, &mut Kept)> {
+        if self.again.is_none() && self.changes <= SETTLED {
+            self.come_again();
+        }
         let Again { span, layout, kept_layout: kept, .. } = self.again.as_mut()?;
-        let make = || Layout::new(&self.distances, self.mask, self.bytes, *span).map(Arc::new);
-        Some((layout.get_or_insert_with(make).as_ref()?, kept))
+        if layout.is_none() {
+            *layout = Some(lay_out(&self.distances, self.mask, self.bytes, *span));
+        }
+        Some((layout.as_ref()?.as_ref()?, kept))
     }
 
     /// As [`Pattern::layout`], for some of the lanes.
@@ -238,6 +250,16 @@ impl Pattern {
     pub(crate) fn first(&self, addresses: &Lanes<u64>) -> u64 {
         addresses.0[self.mask.trailing_zeros() as usize % LANES]
     }
+}
+
+#[cold]
+fn lay_out(
+    distances: &Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+    span: (i64, i64),
+) -> Option<Arc<Layout>> {
+    Layout::new(distances, mask, bytes, span).map(Arc::new)
 }
 
 /// Whether lanes lie at these distances from the first.

@@ -4,7 +4,7 @@ use super::barrier::Votes;
 use super::lanes::{ALL, LANES, Lanes, Mask, Registers};
 use super::stack::Stack;
 use crate::checks::taint::Taint;
-use crate::lower::kernel::{ConstantValue, Kernel, Uniform};
+use crate::lower::kernel::{ConstantValue, Kernel, Tracked, Uniform};
 use crate::memory::FIRST_OFFSET;
 use crate::memory::region::Region;
 use crate::types::Class;
@@ -54,6 +54,8 @@ pub(crate) struct Warp {
     pub(crate) regs: Registers,
     /// Lanes of each tracked register that have been written.
     pub(crate) written: Vec<Mask>,
+    /// Of these, some that all lanes have written.
+    pub(crate) whole: Tracked,
     /// Index in its CTA.
     pub(crate) index: u32,
     /// Lanes that exist; fewer than 32 in the last warp of an odd block.
@@ -97,6 +99,7 @@ impl Warp {
         Warp {
             regs,
             written: vec![0; kernel.tracked.len()],
+            whole: Tracked::default(),
             index: 0,
             present: 0,
             live: 0,
@@ -140,6 +143,7 @@ impl Warp {
         self.carry = 0;
         self.in_cluster = 0;
         self.written.fill(0);
+        self.whole = Tracked::default();
         self.taint = None;
         self.copies.clear();
         if let Some(stack) = &mut self.stack {

@@ -77,6 +77,34 @@ pub(crate) struct Track {
     pub(crate) guard: Option<u32>,
     pub(crate) reads: Vec<u32>,
     pub(crate) writes: Vec<u32>,
+    pub(crate) read_set: Tracked,
+    pub(crate) write_set: Tracked,
+}
+
+/// A set of tracked registers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tracked(u128);
+
+impl Tracked {
+    /// Stands for all registers of this number or more.
+    const OTHERS: u32 = u128::BITS - 1;
+
+    pub(crate) fn new(registers: &[u32]) -> Tracked {
+        Tracked(registers.iter().fold(0, |set, &register| set | 1 << register.min(Self::OTHERS)))
+    }
+
+    /// Adds a register, unless it is one of the others, or takes it out.
+    #[inline(always)]
+    pub(crate) fn set(&mut self, register: u32, is_in: bool) {
+        let bit = if register < Self::OTHERS { 1 << register } else { 0 };
+        self.0 = if is_in { self.0 | bit } else { self.0 & !bit };
+    }
+
+    /// Whether all of another set belong to this one, which has none of the others.
+    #[inline(always)]
+    pub(crate) fn contains(self, all: Tracked) -> bool {
+        all.0 & !self.0 == 0
+    }
 }
 
 /// A slot with a value that no instruction changes.

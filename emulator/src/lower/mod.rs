@@ -15,7 +15,7 @@ pub(crate) mod table;
 
 use body::Body;
 use flow::{DataFlow, Slot};
-use kernel::{Kernel, Track};
+use kernel::{Kernel, Track, Tracked};
 use plan::Plan;
 use scene::Scene;
 
@@ -101,7 +101,8 @@ fn tracks(body: &mut Body<'_>, plan: &Plan) -> Vec<Track> {
         inst.tracked = UNTRACKED;
         if guard.is_some() || !reads.is_empty() || !writes.is_empty() {
             inst.tracked = tracks.len() as u32;
-            tracks.push(Track { guard, reads, writes });
+            let (read_set, write_set) = (Tracked::new(&reads), Tracked::new(&writes));
+            tracks.push(Track { guard, reads, writes, read_set, write_set });
         }
         let plain = !meta.guarded && inst.tracked == UNTRACKED;
         inst.plain = [plain, !meta.guarded].map(u16::from);

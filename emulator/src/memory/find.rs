@@ -128,7 +128,7 @@ impl Region {
         mask: Mask,
         words: [&Lanes<u32>; WORDS],
     ) -> Mask {
-        if !spots.are_apart() {
+        if !spots.are_apart(mask) {
             return self.store_compared_slowly(spots, mask, words) & mask;
         }
         let keep = if BYTES < 4 { (1 << (8 * BYTES % 32)) - 1 } else { u32::MAX };

@@ -240,7 +240,7 @@ fn enter(
     kernel: &Kernel,
 ) -> Result<(), Refused> {
     let callee = &kernel.callees[index as usize];
-    let Warp { regs, written, stack: Some(stack), local: Some(local), .. } = warp else {
+    let Warp { regs, written, whole, stack: Some(stack), local: Some(local), .. } = warp else {
         return Err((FindingKind::StackOverflow, "the kernel has no stack".into()));
     };
     let stack = &mut stack.lanes[lane];
@@ -268,6 +268,7 @@ fn enter(
     }
     for &register in &callee.tracked {
         written[register as usize] &= !(1 << lane);
+        whole.set(register, false);
     }
     for &(class, slot, offset) in &callee.addresses {
         regs.set_lane(class, slot, lane, (FIRST_OFFSET + base).wrapping_add(offset as u64));
@@ -322,7 +323,7 @@ impl Exec for Return {
 }
 
 fn leave(warp: &mut Warp, lane: usize, kernel: &Kernel) -> Option<u32> {
-    let Warp { regs, written, stack: Some(stack), local: Some(local), .. } = warp else {
+    let Warp { regs, written, whole, stack: Some(stack), local: Some(local), .. } = warp else {
         return None;
     };
     let stack = &mut stack.lanes[lane];
@@ -330,6 +331,7 @@ fn leave(warp: &mut Warp, lane: usize, kernel: &Kernel) -> Option<u32> {
     let callee = &kernel.callees[frame.callee as usize];
     if callee.recursive {
         restore(callee, regs, written, lane, &stack.kept[frame.kept..]);
+        callee.tracked.iter().for_each(|&register| whole.set(register, false));
         stack.kept.truncate(frame.kept);
     }
     stack.top = frame.base;

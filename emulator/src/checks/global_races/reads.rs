@@ -259,10 +259,11 @@ impl Reads {
                 continue;
             }
             let is_guess = |s: &Stretch| s.mask & !mask == 0 && s.is(at);
-            let all = (0..usize::from(read.count)).map(|index| self.stretch(&read, index));
-            if !all.clone().any(|stretch| is_guess(&stretch)) {
+            let stretches = read.first as usize..read.first as usize + usize::from(read.count);
+            if !self.stretches[stretches].iter().any(|stretch| stretch.mask & !mask == 0) {
                 continue;
             }
+            let all = (0..usize::from(read.count)).map(|index| self.stretch(&read, index));
             let (guesses, others): (Vec<_>, Vec<_>) = all.partition(is_guess);
             if others.is_empty() {
                 self.all[place].kind |= GUESS;

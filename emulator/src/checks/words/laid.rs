@@ -41,155 +41,6 @@ pub(crate) enum How {
     Record,
 }
 
-impl Words {
-    /// Checks and remembers an access of lanes at places that a pattern knows, of which the first is at offset `first`, if that can
-    /// be done at once; otherwise does nothing. Of a write, only the lanes of `mask` are meant.
-    #[inline(always)]
-    pub(crate) fn by_pattern(
-        &mut self,
-        order: &Order,
-        access: Access,
-        pattern: &mut Pattern,
-        (first, mask): (u64, Mask),
-        how: How,
-    ) -> bool {
-        let whole = mask == pattern.mask();
-        let base = first as usize / 4;
-        let Some((layout, kept)) = pattern.layout() else { return false };
-        if whole {
-            self.laid_out(order, access, (layout, kept), (base, ALL), how)
-        } else if access.writes && layout.apart {
-            self.laid_out(order, access, (layout, kept), (base, mask), how)
-        } else if let Some(part) = pattern.layout_of(mask) {
-            self.laid_out(order, access, (&Arc::new(part), &mut Kept::default()), (base, ALL), how)
-        } else {
-            false
-        }
-    }
-
-    /// As [`Words::by_pattern`], for the words of a layout from word `base` on.
-    #[inline(always)]
-    fn laid_out(
-        &mut self,
-        order: &Order,
-        access: Access,
-        (layout, kept): (&Arc<Layout>, &mut Kept),
-        (base, mask): (usize, Mask),
-        how: How,
-    ) -> bool {
-        let span = layout.span(base);
-        if !order.is_uniform(access.warp)
-            || access.strong
-            || access.atomic
-            || access.writes && !layout.apart
-            || order.clock(access.warp) == LAST_CLOCK
-            || access.pc > PC_MASK
-            || span.0 >= span.1
-            || span.1 > self.words
-        {
-            return false;
-        }
-        self.recent.begin(order, access.warp, 0);
-        if access.writes {
-            wide::call(Write { words: self, order, access, layout, base, mask, span, how })
-        } else {
-            wide::call(Read { words: self, order, access, layout, kept, base, span })
-        }
-    }
-
-    /// Puts a read that was kept into the records of its words.
-    pub(super) fn record_reads(&mut self, warp: usize, read: &recent::Read, layout: &Layout) {
-        let access = Access {
-            warp: warp as u32,
-            pc: read.pc,
-            writes: false,
-            strong: false,
-            atomic: false,
-            whole: read.whole,
-        };
-        let words = self.words;
-        let own = &mut self.reads[warp];
-        if own.when.is_empty() {
-            own.reset(words);
-        }
-        let stamp = Stamp::new(read.clock, 15, access);
-        let places = Places::of(layout, read.base as usize);
-        wide::call(RecordReads { own, stamp, pc: read.pc, places });
-    }
-}
-
-/// A read, of words of which no write needs a closer look, or only one at their records.
-struct Read<'a> {
-    words: &'a mut Words,
-    order: &'a Order,
-    access: Access,
-    layout: &'a Arc<Layout>,
-    kept: &'a mut Kept,
-    base: usize,
-    span: (usize, usize),
-}
-
-impl Routine for Read<'_> {
-    type Out = bool;
-
-    #[inline(always)]
-    fn run(self) -> bool {
-        let Read { words, order, access, layout, kept, base, span } = self;
-        let warp = access.warp;
-        let look = words.recent.look(warp, span.0, span.1);
-        if !words.recent.are_writes_known(order, warp, look)
-            && !words.are_after_writes(order, access, Places::of(layout, base))
-        {
-            return false;
-        }
-        if !words.recent.has_room(warp) {
-            words.make_room(warp);
-        }
-        let index = words.recent.keep(layout, kept);
-        words.recent.read(access, order.clock(warp), (index, base), span);
-        true
-    }
-}
-
-struct Write<'a> {
-    words: &'a mut Words,
-    order: &'a Order,
-    access: Access,
-    layout: &'a Layout,
-    base: usize,
-    mask: Mask,
-    span: (usize, usize),
-    how: How,
-}
-
-impl Routine for Write<'_> {
-    type Out = bool;
-
-    #[inline(always)]
-    fn run(self) -> bool {
-        let Write { words, order, access, layout, base, mask, span, how } = self;
-        if how != How::Record {
-            let look = words.recent.look(access.warp, span.0, span.1);
-            if !words.recent.are_writes_known(order, access.warp, look)
-                && !words.are_after_writes(order, access, Places::of(layout, base))
-            {
-                return false;
-            }
-            if look.flags & (READ | RECORDED) != 0
-                && !words.are_after_reads(order, access, (layout, base), span, look)
-            {
-                return false;
-            }
-        }
-        if how != How::Check {
-            let stamp = Stamp::new(order.clock(access.warp), 15, access);
-            words.record_writes(stamp, access, Places::of(layout, base), mask);
-            words.recent.mark_write(access.warp, order.clock(access.warp), span.0, span.1);
-        }
-        true
-    }
-}
-
 /// Calls a routine for the number of words that all runs are multiples of.
 macro_rules! by_step {
     ($places:expr, $routine:ident { $($field:ident),* }) => {
@@ -203,6 +54,229 @@ macro_rules! by_step {
 }
 
 impl Words {
+    /// Checks and remembers an access of lanes at places that a pattern knows, of which the first is at offset `first`, if that can
+    /// be done at once; otherwise does nothing. Of a write, only the lanes of `mask` are meant.
+    #[inline(always)]
+    pub(crate) fn by_pattern(
+        &mut self,
+        order: &Order,
+        access: Access,
+        pattern: &mut Pattern,
+        (first, mask): (u64, Mask),
+        how: How,
+    ) -> bool {
+        let base = first as usize / 4;
+        if access.writes {
+            self.write_by_pattern(order, access, pattern, (base, mask), how)
+        } else {
+            self.read_by_pattern(order, access, pattern, (base, mask))
+        }
+    }
+
+    #[inline(never)]
+    fn read_by_pattern(
+        &mut self,
+        order: &Order,
+        access: Access,
+        pattern: &mut Pattern,
+        (base, mask): (usize, Mask),
+    ) -> bool {
+        if mask != pattern.mask() {
+            return self.part_at_once(order, access, pattern, (base, mask), How::Both);
+        }
+        let Some((layout, kept)) = pattern.layout() else { return false };
+        self.read_at_once(order, access, (layout, kept), base)
+    }
+
+    #[inline(never)]
+    fn write_by_pattern(
+        &mut self,
+        order: &Order,
+        access: Access,
+        pattern: &mut Pattern,
+        (base, mask): (usize, Mask),
+        how: How,
+    ) -> bool {
+        let whole = mask == pattern.mask();
+        match pattern.layout() {
+            Some((layout, kept)) if whole || layout.apart => {
+                let mask = if whole { ALL } else { mask };
+                self.write_at_once(order, access, (layout, kept), (base, mask), how)
+            }
+            _ if whole => false,
+            _ => self.part_at_once(order, access, pattern, (base, mask), how),
+        }
+    }
+
+    /// As [`Words::by_pattern`], for some lanes of a pattern.
+    #[cold]
+    fn part_at_once(
+        &mut self,
+        order: &Order,
+        access: Access,
+        pattern: &Pattern,
+        (base, mask): (usize, Mask),
+        how: How,
+    ) -> bool {
+        let Some(part) = pattern.layout_of(mask) else { return false };
+        self.laid_out(order, access, (&Arc::new(part), &mut Kept::default()), (base, ALL), how)
+    }
+
+    /// As [`Words::by_pattern`], for the words of a layout from word `base` on.
+    #[inline(never)]
+    fn laid_out(
+        &mut self,
+        order: &Order,
+        access: Access,
+        (layout, kept): (&Arc<Layout>, &mut Kept),
+        (base, mask): (usize, Mask),
+        how: How,
+    ) -> bool {
+        if access.writes {
+            self.write_at_once(order, access, (layout, kept), (base, mask), how)
+        } else {
+            self.read_at_once(order, access, (layout, kept), base)
+        }
+    }
+
+    /// The first word of a layout and the one after the last, if an access there can be looked at as a whole.
+    #[inline(always)]
+    fn begin(
+        &mut self,
+        order: &Order,
+        access: Access,
+        (layout, base): (&Layout, usize),
+    ) -> Option<(usize, usize)> {
+        let span = layout.span(base);
+        if !order.is_uniform(access.warp)
+            || access.strong
+            || access.atomic
+            || access.writes && !layout.apart
+            || order.clock(access.warp) == LAST_CLOCK
+            || access.pc > PC_MASK
+            || span.0 >= span.1
+            || span.1 > self.words
+        {
+            return None;
+        }
+        self.recent.begin(order, access.warp, 0);
+        Some(span)
+    }
+
+    /// A read, of words of which no write needs a closer look, or only one at their records.
+    #[inline(always)]
+    fn read_at_once(
+        &mut self,
+        order: &Order,
+        access: Access,
+        (layout, kept): (&Arc<Layout>, &mut Kept),
+        base: usize,
+    ) -> bool {
+        let Some(span) = self.begin(order, access, (layout, base)) else { return false };
+        let look = self.recent.mark(access.warp, span.0, span.1, READ);
+        if !self.are_writes_before(order, access, (layout, base), span, look) {
+            return false;
+        }
+        if !self.recent.has_room(access.warp) {
+            self.make_room(access.warp);
+        }
+        let number = self.recent.number(kept).unwrap_or_else(|| self.keep(layout, kept));
+        self.recent.read(access, order.clock(access.warp), (number, base), span);
+        true
+    }
+
+    /// As [`Words::read_at_once`], for a write, of words of which no read needs more than that either.
+    #[inline(always)]
+    fn write_at_once(
+        &mut self,
+        order: &Order,
+        access: Access,
+        (layout, kept): (&Arc<Layout>, &mut Kept),
+        (base, mask): (usize, Mask),
+        how: How,
+    ) -> bool {
+        let Some(span) = self.begin(order, access, (layout, base)) else { return false };
+        let Access { warp, pc, .. } = access;
+        if how != How::Record {
+            let look = self.recent.look(warp, span.0, span.1);
+            if !self.are_writes_before(order, access, (layout, base), span, look) {
+                return false;
+            }
+            if look.flags & (READ | RECORDED) != 0
+                && !self.are_after_reads(order, access, (layout, base), span, look)
+            {
+                return false;
+            }
+        }
+        if how != How::Check {
+            if !self.recent.has_room_for_write() {
+                self.make_room_for_writes();
+            }
+            let clock = order.clock(warp);
+            let number = self.recent.number(kept).unwrap_or_else(|| self.keep(layout, kept));
+            let by = (Stamp::new(clock, 15, access), warp << 27 | pc);
+            self.recent.write(by, (number, base, mask), span);
+            self.recent.mark_write(warp, clock, span.0, span.1);
+        }
+        true
+    }
+
+    /// Keeps a layout, and notes where; gives its number.
+    #[inline(never)]
+    fn keep(&mut self, layout: &Arc<Layout>, kept: &mut Kept) -> u32 {
+        if self.recent.has_many_layouts() {
+            (0..self.reads.len()).for_each(|warp| self.settle(warp));
+            self.settle_writes(0, self.words);
+            self.recent.drop_layouts();
+        }
+        *kept = self.recent.keep(layout);
+        kept.index()
+    }
+
+    /// Whether the last writes of all words come before an access, by their blocks or by their records.
+    #[inline(always)]
+    fn are_writes_before(
+        &mut self,
+        order: &Order,
+        access: Access,
+        (layout, base): (&Layout, usize),
+        span: (usize, usize),
+        look: Look,
+    ) -> bool {
+        if self.recent.are_writes_known(order, access.warp, look) {
+            return true;
+        }
+        self.settle_writes(span.0, span.1);
+        self.are_after_writes(order, access, Places::of(layout, base))
+    }
+
+    /// Puts a read that was kept into the records of its words.
+    pub(super) fn record_reads(&mut self, warp: usize, read: &recent::Read, layout: &Layout) {
+        let access = Access {
+            warp: warp as u32,
+            pc: read.pc,
+            writes: false,
+            strong: false,
+            atomic: false,
+            whole: read.whole,
+        };
+        let own = &mut self.reads[warp];
+        own.prepare(self.words);
+        let stamp = Stamp::new(read.clock, 15, access);
+        let places = Places::of(layout, read.base as usize);
+        wide::call(RecordReads { own, stamp, pc: read.pc, places });
+    }
+
+    /// Puts a write that was kept into the records of its words.
+    pub(super) fn record_writes(&mut self, write: &recent::Write, layout: &Layout) {
+        let &recent::Write { stamp, by, base, mask, .. } = write;
+        let (writes, places) = (&mut self.writes, Places::of(layout, base as usize));
+        writes.prepare(self.words);
+        by_step!(places, RecordWrites { writes, stamp, by, places, mask });
+    }
+}
+
+impl Words {
     /// Checks and remembers an access of lanes side by side that all know the same, if no word needs a closer look; otherwise does
     /// nothing.
     pub(super) fn side_by_side(
@@ -212,22 +286,22 @@ impl Words {
         stretch: &Stretch,
     ) -> bool {
         let (start, end) = stretch.bounds();
-        let run = [(0, (end / 4 - start / 4) as u32)];
+        let span = (start as usize / 4, end as usize / 4);
+        let run = [(0, (span.1 - span.0) as u32)];
         let Some(places) = Places::side_by_side(stretch, &run) else { return false };
         if !order.is_uniform(access.warp) || !self.are_after_writes(order, access, places) {
             return false;
         }
         let stamp = Stamp::new(order.clock(access.warp), 15, access);
         if access.writes {
-            let span = (start as usize / 4, end as usize / 4);
-            let warps = 0..self.reads.len();
             let seen = order.seen(access.warp, 0);
-            for warp in warps {
+            for warp in 0..self.reads.len() {
                 if !self.are_after_reads_of(warp, access, seen[warp].floor(), places, span) {
                     return false;
                 }
             }
-            self.record_writes(stamp, access, places, ALL);
+            let (writes, by, mask) = (&mut self.writes, access.warp << 27 | access.pc, ALL);
+            by_step!(places, RecordWrites { writes, stamp, by, places, mask });
         } else {
             let own = &mut self.reads[access.warp as usize];
             wide::call(RecordReads { own, stamp, pc: access.pc, places });
@@ -296,13 +370,6 @@ impl Words {
         by_step!(places, AfterReads { reads, limit, own, places })
     }
 
-    #[inline(never)]
-    fn record_writes(&mut self, stamp: Stamp, access: Access, places: Places<'_>, mask: Mask) {
-        let by = access.warp << 27 | access.pc;
-        let writes = &mut self.writes;
-        by_step!(places, RecordWrites { writes, stamp, by, places, mask });
-    }
-
     /// Makes room for another read of a warp.
     #[cold]
     fn make_room(&mut self, warp: u32) {
@@ -311,9 +378,13 @@ impl Words {
         if self.recent.is_half_full(warp) {
             self.settle(warp);
         }
-        if self.recent.has_many_layouts() {
-            (0..self.reads.len()).for_each(|warp| self.settle(warp));
-            self.recent.drop_layouts();
+    }
+
+    /// Makes room for another write.
+    #[cold]
+    fn make_room_for_writes(&mut self) {
+        if !self.recent.compact_writes() {
+            self.settle_writes(0, self.words);
         }
     }
 }
@@ -441,7 +512,8 @@ impl<const STEP: usize> Routine for RecordWrites<'_, STEP> {
     #[inline(always)]
     fn run(self) {
         let RecordWrites { writes, stamp, by, places, mask } = self;
-        for Run { start, end, lanes, .. } in places.runs() {
+        // A word is written by one lane.
+        for Run { start, end, before_last: lanes, .. } in places.runs() {
             writes.cover(start, end);
             let (Some(when), Some(who)) =
                 (writes.when.get_mut(start..end), writes.who.get_mut(start..end))
@@ -455,7 +527,7 @@ impl<const STEP: usize> Routine for RecordWrites<'_, STEP> {
                     // Made apart and then put there, for the compiler cannot tell that the three are not the same.
                     let mut lanes = *lanes;
                     for lane in &mut lanes {
-                        *lane = by | *lane & 31 << PC_BITS;
+                        *lane |= by;
                     }
                     (*when, *who) = ([stamp; STEP], lanes);
                 }
@@ -464,7 +536,7 @@ impl<const STEP: usize> Routine for RecordWrites<'_, STEP> {
             for index in 0..lanes.len() {
                 let taken = mask >> (lanes[index] >> PC_BITS & 31) & 1 != 0;
                 when[index] = if taken { stamp } else { when[index] };
-                who[index] = if taken { by | lanes[index] & 31 << PC_BITS } else { who[index] };
+                who[index] = if taken { by | lanes[index] } else { who[index] };
             }
         }
     }
@@ -529,91 +601,4 @@ fn read_again((when, who): (Stamp, u32), stamp: Stamp, new: u32, before_last: u3
 const _: () = assert!((MIXED | COPIED | ATOMIC | STRONG | WHOLE) >> 5 == 0);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::exec::lanes::{LANES, Lanes, lanes};
-    use crate::random::Random;
-
-    const WORDS: usize = 512;
-
-    fn layout(at: &Lanes<u64>, mask: Mask, bytes: u64) -> (Layout, usize) {
-        let first = at.0[mask.trailing_zeros() as usize];
-        let distances = Lanes(at.0.map(|at| at.wrapping_sub(first)));
-        let all = || lanes(mask).map(|lane| distances.0[lane].cast_signed());
-        let span = (all().min().unwrap(), all().max().unwrap());
-        (Layout::new(&distances, mask, bytes, span).unwrap(), first as usize / 4)
-    }
-
-    /// Accesses of two warps, with synchronisation every now and then; gives how many were done at once.
-    fn run(seed: u64) -> usize {
-        let mut random = Random::new(seed, 3);
-        let mut order = Order::default();
-        order.reset(0, [ALL, ALL].into_iter());
-        let (mut one, mut other) = (Words::default(), Words::default());
-        one.reset(WORDS, 2);
-        other.reset(WORDS, 2);
-        let mut at_once = 0;
-        for _ in 0..60 {
-            match random.below(8) {
-                0 => order.sync_lanes(random.below(2) as u32, ALL),
-                1 => {
-                    (0..2).for_each(|warp| order.meet(0, warp, ALL));
-                    order.completed(0, true);
-                    (0..2).for_each(|warp| order.leave(0, warp, ALL));
-                }
-                _ => {}
-            }
-            let bytes = [4, 8, 16][random.below(3)] as u64;
-            let (start, stride) = (random.below(8) as u64 * 64, random.below(3) as u64);
-            let group = 1 << random.below(6);
-            let at =
-                Lanes(std::array::from_fn(|lane| start + lane as u64 / group * bytes * stride));
-            let mask = if random.below(4) == 0 { random.next() as u32 | 1 << 4 } else { ALL };
-            let access = Access {
-                warp: random.below(2) as u32,
-                pc: random.below(9) as u32,
-                writes: random.below(3) == 0,
-                strong: false,
-                atomic: false,
-                whole: random.below(3) == 0,
-            };
-            let (layout, base) = layout(&at, mask, bytes);
-            let place = (&Arc::new(layout), &mut Kept::default());
-            let whole = lanes(mask).all(|lane| at.0[lane] as usize / 4 < WORDS - LANES);
-            assert!(whole, "the test stays inside");
-            let race = one.access(&order, access, &at, mask, bytes);
-            if other.laid_out(&order, access, place, (base, ALL), How::Both) {
-                assert_eq!(race, None, "seed {seed}");
-                at_once += 1;
-            } else {
-                assert_eq!(other.access(&order, access, &at, mask, bytes), race, "seed {seed}");
-            }
-            if race.is_some() {
-                break;
-            }
-        }
-        at_once
-    }
-
-    #[test]
-    fn many_words_at_once_are_as_one_by_one() {
-        let at_once: usize = (0..3000).map(run).sum();
-        assert!(at_once > 3000, "{at_once}");
-    }
-
-    #[test]
-    fn a_part_of_the_lanes_writes_its_words_alone() {
-        let mut order = Order::default();
-        order.reset(0, [ALL].into_iter());
-        let mut words = Words::default();
-        words.reset(WORDS, 1);
-        let at = Lanes(std::array::from_fn(|lane| 64 + 4 * lane as u64));
-        let (layout, base) = layout(&at, ALL, 4);
-        let access =
-            Access { warp: 0, pc: 5, writes: true, strong: false, atomic: false, whole: false };
-        let place = (&Arc::new(layout), &mut Kept::default());
-        assert!(words.laid_out(&order, access, place, (base, 0b101), How::Both));
-        let written = |&word: &usize| words.writes.when[word].0 != 0;
-        assert_eq!((0..WORDS).filter(written).collect::<Vec<_>>(), [16, 18]);
-    }
-}
+mod agreement;

@@ -17,14 +17,21 @@ pub(super) struct Places<'a> {
     base: usize,
 }
 
-/// How words that are accessed by one lane each name it, for lanes side by side from the first on that access one, two, four
-/// and eight words.
-static SIDE_BY_SIDE: [[u32; 8 * LANES]; 4] = {
-    let mut all = [[0; 8 * LANES]; 4];
+/// For words that are accessed by one lane each, that one as the only and as the last but one, see [`Layout`].
+struct SideBySide {
+    lanes: [u32; 8 * LANES],
+    before_last: [u32; 8 * LANES],
+}
+
+/// Of lanes side by side from the first on that access one, two, four and eight words.
+static SIDE_BY_SIDE: [SideBySide; 4] = {
+    const NONE: SideBySide = SideBySide { lanes: [0; 8 * LANES], before_last: [0; 8 * LANES] };
+    let mut all = [NONE; 4];
     let mut at = 0;
     while at < 4 * 8 * LANES {
         let (shift, word) = (at / (8 * LANES), at % (8 * LANES));
-        all[shift][word] = alone((word as u32 >> shift & 31) << PC_BITS);
+        let lane = (word as u32 >> shift & 31) << PC_BITS;
+        (all[shift].lanes[word], all[shift].before_last[word]) = (alone(lane), lane);
         at += 1;
     }
     all
@@ -45,13 +52,14 @@ impl<'a> Places<'a> {
             return None;
         }
         let shift = (stretch.bytes / 4).trailing_zeros();
-        let lanes = SIDE_BY_SIDE.get(shift as usize).filter(|_| stretch.bytes == 4 << shift)?;
+        let all = SIDE_BY_SIDE.get(shift as usize).filter(|_| stretch.bytes == 4 << shift)?;
         let count = run[0].1;
-        let lanes = lanes.get((stretch.mask.trailing_zeros() << shift) as usize..)?;
-        let lanes = lanes.get(..count as usize)?;
+        let first = (stretch.mask.trailing_zeros() << shift) as usize;
+        let words = first..first + count as usize;
+        let (lanes, before_last) = (all.lanes.get(words.clone())?, all.before_last.get(words)?);
         let step = 1 << count.trailing_zeros().min(3);
         let base = stretch.address as usize / 4;
-        Some(Places { runs: run, lanes, before_last: lanes, step, base })
+        Some(Places { runs: run, lanes, before_last, step, base })
     }
 
     #[inline(always)]

@@ -1,15 +1,17 @@
 //! What has happened since all threads of the CTA last met at a barrier: which blocks of words who has touched, and what each
-//! warp has read.
+//! warp has read and written.
 //!
 //! What came before such a barrier everybody knows, so that it races with nothing. Of what came after, most is told apart by
-//! the block: a tile that is only read, or one that a warp keeps to itself. Reads are written down as accesses, not word by
-//! word; the few that a later write meets go into the records of their words then.
+//! the block: a tile that is only read, or one that a warp keeps to itself. Reads and writes are written down as accesses, not
+//! word by word; the few reads that a later write meets go into the records of their words then, and writes when somebody
+//! has to look at the records.
 
 use std::sync::Arc;
 
-use super::{Access, Words};
+use super::{Access, Stamp, Words};
 use crate::checks::layout::Layout;
 use crate::checks::order::Order;
+use crate::exec::lanes::Mask;
 use crate::kept::{Id, Kept};
 
 /// Words of a block.
@@ -29,6 +31,8 @@ pub(super) const COPIES: u16 = 1 << 9;
 
 /// Reads of a warp that are kept; the oldest go into the records of their words.
 const MOST_READS: usize = 2048;
+/// Writes that are kept; all of them go into the records of their words if there are more that none repeats.
+const MOST_WRITES: usize = 1024;
 /// Layouts that are kept.
 const MOST_LAYOUTS: usize = 4096;
 
@@ -43,6 +47,23 @@ pub(super) struct Read {
     pub(super) base: u32,
     /// Which of [`Recent::layouts`].
     pub(super) layout: u32,
+    /// First word and the one after the last.
+    start: u32,
+    end: u32,
+}
+
+/// A write of a warp that has still to go into the records of its words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Write {
+    pub(super) stamp: Stamp,
+    /// Warp and program counter, as in [`writer`](super::writer).
+    pub(super) by: u32,
+    /// Word of the first lane.
+    pub(super) base: u32,
+    /// Which of [`Recent::layouts`].
+    pub(super) layout: u32,
+    /// The lanes that write; the words that the others would access stay as they are.
+    pub(super) mask: Mask,
     /// First word and the one after the last.
     start: u32,
     end: u32,
@@ -63,6 +84,8 @@ pub(super) struct Recent {
     blocks: Vec<u16>,
     /// Reads of each warp, by their clock.
     pub(super) reads: Vec<Vec<Read>>,
+    /// Writes of all warps, in order. Each came after what the record of any of its words says.
+    pub(super) writes: Vec<Write>,
     pub(super) layouts: Vec<Arc<Layout>>,
     /// Of no other, and of this one only until it is reset.
     id: Id,
@@ -91,6 +114,7 @@ impl Recent {
         self.blocks.resize(words.div_ceil(BLOCK), 0);
         self.reads.resize_with(warps, Vec::new);
         self.reads.iter_mut().for_each(Vec::clear);
+        self.writes.clear();
         self.layouts.clear();
         self.last_writes.clear();
         self.last_writes.resize(warps + 1, 0);
@@ -109,6 +133,8 @@ impl Recent {
     fn forget(&mut self, order: &Order, warp: u32, lane: usize) {
         self.meetings = order.meetings();
         self.reads.iter_mut().for_each(Vec::clear);
+        // What the records of their words say instead came before them, so that everybody knows it too.
+        self.writes.clear();
         let agent = order.agent() as usize;
         // A barrier tells of the agent's copies only what one of the threads has waited for.
         let known = self.last_writes[agent] <= order.seen(warp, lane)[agent].floor();
@@ -123,28 +149,37 @@ impl Recent {
     #[inline(always)]
     pub(super) fn look(&self, warp: u32, start: usize, end: usize) -> Look {
         let me = owner(warp);
+        let Some(blocks) = self.blocks.get(block(start)..=block(end.saturating_sub(1))) else {
+            return Look { others: false, flags: 0 };
+        };
         let (mut flags, mut others) = (0, 0);
-        if let Some(blocks) = self.blocks.get(block(start)..=block(end.saturating_sub(1))) {
-            for &state in blocks {
-                let own = state & OWNER;
-                others |= u16::from((own != 0) & (own != me));
-                flags |= state;
-            }
+        for &state in blocks {
+            let own = state & OWNER;
+            others |= u16::from((own != 0) & (own != me));
+            flags |= state;
         }
         Look { others: others != 0, flags }
     }
 
-    /// A warp touches the blocks of words `start` to before `end`.
+    /// A warp touches the blocks of words `start` to before `end`. Gives what it found there.
     #[inline(always)]
-    pub(super) fn mark(&mut self, warp: u32, start: usize, end: usize, flags: u16) {
+    pub(super) fn mark(&mut self, warp: u32, start: usize, end: usize, flag: u16) -> Look {
         let me = owner(warp);
-        if let Some(blocks) = self.blocks.get_mut(block(start)..=block(end.saturating_sub(1))) {
-            for state in blocks {
-                let own = *state & OWNER;
-                let by = if (own == 0) | (own == me) { me } else { SEVERAL };
-                *state |= by | flags;
-            }
+        let (mut flags, mut others) = (0, 0);
+        let mut touch = |state: &mut u16| {
+            let own = *state & OWNER;
+            others |= u16::from((own != 0) & (own != me));
+            flags |= *state;
+            *state |= flag | if (own == 0) | (own == me) { me } else { SEVERAL };
+        };
+        // Mostly they are few.
+        match self.blocks.get_mut(block(start)..=block(end.saturating_sub(1))) {
+            Some([one]) => touch(one),
+            Some([one, other]) => [one, other].into_iter().for_each(touch),
+            Some(all) => all.iter_mut().for_each(touch),
+            None => {}
         }
+        Look { others: others != 0, flags }
     }
 
     /// A warp writes, at this clock.
@@ -183,17 +218,19 @@ impl Recent {
         !late
     }
 
-    /// The number of a layout; `kept` is where it was last found.
+    /// The number of a layout that is kept, if it still is.
     #[inline(always)]
-    pub(super) fn keep(&mut self, layout: &Arc<Layout>, kept: &mut Kept) -> u32 {
-        if !kept.is_of(&self.id) {
-            *kept = Kept::new(&self.id, self.layouts.len() as u32);
-            self.layouts.push(layout.clone());
-        }
-        kept.index()
+    pub(super) fn number(&self, kept: &Kept) -> Option<u32> {
+        kept.is_of(&self.id).then(|| kept.index())
     }
 
-    /// Writes down a read of a layout, by its number, from word `base` on. There has to be room.
+    /// Keeps a layout. There has to be room.
+    pub(super) fn keep(&mut self, layout: &Arc<Layout>) -> Kept {
+        self.layouts.push(layout.clone());
+        Kept::new(&self.id, self.layouts.len() as u32 - 1)
+    }
+
+    /// Writes down a read of a layout, by its number, from word `base` on; its blocks are marked. There has to be room.
     #[inline(always)]
     pub(super) fn read(
         &mut self,
@@ -203,15 +240,44 @@ impl Recent {
         (start, end): (usize, usize),
     ) {
         let Access { warp, pc, whole, .. } = access;
-        self.mark(warp, start, end, READ);
         let (base, start, end) = (base as u32, start as u32, end as u32);
         self.reads[warp as usize].push(Read { clock, pc, whole, base, layout, start, end });
     }
 
-    /// Whether another read of a warp can be written down, and its layout be kept.
+    /// Writes down a write of a layout, by its number, from word `base` on; its blocks are marked besides. There has to be room.
+    #[inline(always)]
+    pub(super) fn write(
+        &mut self,
+        (stamp, by): (Stamp, u32),
+        (layout, base, mask): (u32, usize, Mask),
+        (start, end): (usize, usize),
+    ) {
+        let (base, start, end) = (base as u32, start as u32, end as u32);
+        self.writes.push(Write { stamp, by, base, layout, mask, start, end });
+    }
+
+    /// Whether another write can be written down.
+    #[inline(always)]
+    pub(super) fn has_room_for_write(&self) -> bool {
+        self.writes.len() < MOST_WRITES
+    }
+
+    /// How many writes there are up to the last one that may be at words `start` to before `end`.
+    pub(super) fn writes_until(&self, start: usize, end: usize) -> usize {
+        let meets = |w: &Write| (w.start as usize) < end && start < w.end as usize;
+        self.writes.iter().rposition(meets).map_or(0, |last| last + 1)
+    }
+
+    /// Drops the writes that a later one repeats. Tells whether there is room for many more.
+    pub(super) fn compact_writes(&mut self) -> bool {
+        drop_repeated(&mut self.writes, |w| (w.layout, w.base, w.mask));
+        self.writes.len() <= MOST_WRITES / 2
+    }
+
+    /// Whether another read of a warp can be written down.
     #[inline(always)]
     pub(super) fn has_room(&self, warp: u32) -> bool {
-        self.reads[warp as usize].len() < MOST_READS && self.layouts.len() < MOST_LAYOUTS
+        self.reads[warp as usize].len() < MOST_READS
     }
 
     pub(super) fn is_half_full(&self, warp: usize) -> bool {
@@ -230,16 +296,7 @@ impl Recent {
 
     /// Drops the reads of a warp that a later one repeats.
     pub(super) fn compact(&mut self, warp: usize) {
-        let reads = &mut self.reads[warp];
-        let mut places: Vec<u32> = (0..reads.len() as u32).collect();
-        let key = |place: u32| {
-            let Read { base, layout, pc, .. } = reads[place as usize];
-            (layout, base, pc)
-        };
-        places.sort_unstable_by_key(|&place| (key(place), std::cmp::Reverse(place)));
-        places.dedup_by_key(|place| key(*place));
-        places.sort_unstable();
-        *reads = places.into_iter().map(|place| reads[place as usize]).collect();
+        drop_repeated(&mut self.reads[warp], |read| (read.layout, read.base, read.pc));
     }
 
     /// Whether a read of a warp later than `floor` meets the words of a layout.
@@ -266,6 +323,16 @@ impl Recent {
     }
 }
 
+/// Drops what a later one with the same key repeats.
+fn drop_repeated<T: Copy, K: Ord>(all: &mut Vec<T>, key: impl Fn(&T) -> K) {
+    let mut places: Vec<usize> = (0..all.len()).collect();
+    let key = |place: usize| key(&all[place]);
+    places.sort_unstable_by_key(|&place| (key(place), std::cmp::Reverse(place)));
+    places.dedup_by_key(|place| key(*place));
+    places.sort_unstable();
+    *all = places.into_iter().map(|place| all[place]).collect();
+}
+
 /// Whether two layouts have a word in common.
 #[inline(never)]
 fn meet((one, base): (&Layout, usize), (other, other_base): (&Layout, usize)) -> bool {
@@ -284,15 +351,29 @@ impl Words {
     /// Moves the reads of a warp into the records of their words.
     #[inline(never)]
     pub(super) fn settle(&mut self, warp: usize) {
-        let reads = std::mem::take(&mut self.recent.reads[warp]);
-        for read in &reads {
+        let mut reads = std::mem::take(&mut self.recent.reads[warp]);
+        for read in reads.drain(..) {
             let layout = self.recent.layouts[read.layout as usize].clone();
-            self.record_reads(warp, read, &layout);
+            self.record_reads(warp, &read, &layout);
             let (start, end) = (read.start as usize, read.end as usize);
             self.recent.mark(warp as u32, start, end, RECORDED);
         }
-        let mut empty = reads;
-        empty.clear();
-        self.recent.reads[warp] = empty;
+        self.recent.reads[warp] = reads;
+    }
+
+    /// Moves the writes that may be at words `start` to before `end` into the records of their words, with all that came before
+    /// them.
+    #[inline(never)]
+    pub(super) fn settle_writes(&mut self, start: usize, end: usize) {
+        let count = self.recent.writes_until(start, end);
+        if count == 0 {
+            return;
+        }
+        let mut writes = std::mem::take(&mut self.recent.writes);
+        for write in writes.drain(..count) {
+            let layout = self.recent.layouts[write.layout as usize].clone();
+            self.record_writes(&write, &layout);
+        }
+        self.recent.writes = writes;
     }
 }

@@ -6,8 +6,7 @@ use std::mem::MaybeUninit;
 use super::vectors;
 use super::{Cell, Cells};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
-#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-use crate::exec::wide;
+use crate::exec::wide::{self, Routine};
 use crate::memory::region::spread;
 
 /// Code for processors that have what [`vectors`] needs, which is to return; what follows it does the same without.
@@ -98,14 +97,45 @@ impl<const BYTES: usize> Spots<BYTES> {
         (self.len != u64::MAX).then(|| unsafe { self.offsets.assume_init_ref() })
     }
 
-    /// Whether no two lanes share a byte; may say no where they do not.
+    /// Whether no two lanes of `mask` share a byte; may say no where they do not.
     #[inline(always)]
-    pub(crate) fn are_apart(&self) -> bool {
+    pub(crate) fn are_apart(&self, mask: Mask) -> bool {
+        let apart = |offsets| {
+            increase(offsets) || wide::call(Distinct { offsets, mask, shift: BYTES.ilog2() })
+        };
         match self.shape {
             Shape::Straight => true,
-            Shape::Same => false,
-            Shape::Any => self.offsets().is_some_and(increase),
+            Shape::Same => mask & mask.wrapping_sub(1) == 0,
+            Shape::Any => self.offsets().is_some_and(apart),
         }
+    }
+}
+
+/// Whether the places of the lanes of a mask are different, multiples of a power of two; may say no where they lie more than 128
+/// of these from the first.
+struct Distinct<'a> {
+    offsets: &'a Lanes<u64>,
+    mask: Mask,
+    shift: u32,
+}
+
+impl Routine for Distinct<'_> {
+    type Out = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        let Distinct { offsets: Lanes(offsets), mask, shift } = self;
+        let first = (offsets[mask.trailing_zeros() as usize % LANES] >> shift).wrapping_sub(128);
+        let mut taken = [0_u64; 4];
+        for lane in 0..LANES {
+            let place = (offsets[lane] >> shift).wrapping_sub(first);
+            let one = u64::from(mask >> lane & 1);
+            for part in 0..4 {
+                let bit = place.wrapping_sub(64 * part as u64);
+                taken[part] |= if bit < 64 { one << bit } else { 0 };
+            }
+        }
+        taken.iter().map(|part| part.count_ones()).sum::<u32>() == mask.count_ones()
     }
 }
 
@@ -597,6 +627,30 @@ mod agreement;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lanes_in_any_order_are_apart() {
+        let mut random = crate::random::Random::new(7, 7);
+        let mut apart = 0;
+        for round in 0..400 {
+            let mut places: Vec<u64> = (0..150).collect();
+            random.shuffle(&mut places);
+            let mut at = Lanes(std::array::from_fn(|lane| 4096 + 8 * places[lane]));
+            if round % 3 != 0 {
+                at.0[random.below(LANES)] = at.0[random.below(LANES)];
+            }
+            let mask = if round % 2 == 0 { ALL } else { random.next() as Mask | 1 };
+            let mut spots = Spots::<8>::nowhere();
+            assert!(spots.place(&at, mask, 0, 1 << 16));
+            let mut all: Vec<_> = lanes(mask).map(|lane| at.0[lane]).collect();
+            all.sort_unstable();
+            let differ = all.is_sorted_by(|a, b| a < b);
+            let far = all[all.len() - 1] - all[0] >= 128 * 8;
+            assert!(spots.are_apart(mask) == differ || differ && far);
+            apart += usize::from(spots.are_apart(mask));
+        }
+        assert!((100..300).contains(&apart), "{apart}");
+    }
 
     #[test]
     fn offsets_that_increase_by_rows_or_columns() {
