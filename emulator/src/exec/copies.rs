@@ -242,6 +242,12 @@ impl Copies {
         self.spare.pop().unwrap_or_else(Issued::spare)
     }
 
+    /// Exchanges the entries that are not in use for others.
+    #[allow(clippy::vec_box)]
+    pub(crate) fn exchange_spare(&mut self, others: &mut Vec<Box<Issued>>) {
+        std::mem::swap(&mut self.spare, others);
+    }
+
     pub(crate) fn discard(&mut self, entry: Box<Issued>) {
         self.spare.push(entry);
     }

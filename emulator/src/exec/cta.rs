@@ -34,6 +34,8 @@ pub(crate) struct Cta<'l> {
     pub(crate) warps: Vec<Warp>,
     pub(crate) env: Env<'l>,
     order: Vec<usize>,
+    /// Whether a CTA has been started with it.
+    used: bool,
     pub(crate) finding: Option<Finding>,
     pub(crate) stop: CtaStop,
 }
@@ -69,16 +71,16 @@ impl<'l> Cta<'l> {
             stored_at_once: false,
             barrier: 0,
             targets: Lanes::default(),
-            hints: vec![0; kernel.code.len()],
+            hints: Vec::new(),
             patterns: Patterns::default(),
-            tally: Tally::new(kernel.code.len()),
+            tally: Tally::default(),
             factors: Factors::default(),
             counters: Counters::default(),
             printed: String::new(),
             random: Random::new(0, 0),
         };
         let warps = (0..launch.warps).map(|_| Warp::new(kernel)).collect();
-        Some(Cta { warps, env, order: Vec::new(), finding: None, stop: CtaStop::Done })
+        Some(Cta { warps, env, order: Vec::new(), used: false, finding: None, stop: CtaStop::Done })
     }
 
     /// Starts CTA number `linear` of the grid.
@@ -87,7 +89,10 @@ impl<'l> Cta<'l> {
         let launch = self.env.launch;
         let env = &mut self.env;
         let cta = env.cta;
-        env.shared.clear();
+        if self.used {
+            env.shared.clear();
+        }
+        self.used = true;
         env.barriers.reset();
         if let Some(races) = &mut env.races {
             races.reset(launch.shared_bytes.div_ceil(4) as usize, launch.warps as usize);

@@ -97,7 +97,8 @@ pub(crate) struct Env<'l> {
     pub(crate) barrier: u32,
     /// Where each lane goes, after [`Flow::Scatter`].
     pub(crate) targets: Lanes<u32>,
-    /// For each instruction, the allocation that it accessed last.
+    /// For each instruction, the allocation that it accessed last. Like the two below, lent by [`Desk`](super::desk::Desk) while the
+    /// CTA runs, and empty otherwise.
     pub(crate) hints: Vec<u32>,
     /// By access.
     pub(crate) patterns: Patterns,

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::cta::{Cta, CtaStop};
+use super::desk::{Desk, Desks};
 use super::env::LaunchContext;
-use super::patterns::Patterns;
 use crate::checks::global_races::{GlobalRaces, Log};
 use crate::counters::{Count, Counters, InstructionClass};
 use crate::finding::{Finding, FindingKind};
@@ -71,8 +71,8 @@ pub(crate) fn run(
         }
         let started = Instant::now();
         let count = if last_round < WORTH_THREADS { 1 } else { threads.min(slots.len()) };
-        if workers.len() < count {
-            workers.resize_with(count, Worker::default);
+        while workers.len() < count {
+            workers.push(Worker::new(launch));
         }
         round(launch, &mut slots, &mut workers[..count])?;
         last_round = started.elapsed() * if count > 1 { count as u32 } else { 1 };
@@ -80,7 +80,7 @@ pub(crate) fn run(
             compare(launch, &mut slots, &mut workers[0], races, total)?;
         }
         collect_findings(&mut slots)?;
-        commit(&mut slots, &mut random, &mut races);
+        commit(&mut slots, &mut workers[0], &mut random, &mut races);
         collect_findings(&mut slots)?;
         let (ended, running) = slots.into_iter().partition(|slot| slot.ended.is_some());
         slots = running;
@@ -128,15 +128,18 @@ struct Ended {
 }
 
 /// What a thread of the host keeps from CTA to CTA.
-#[derive(Default)]
 struct Worker<'l> {
-    patterns: Patterns,
+    desk: Desk,
     /// CTAs that have ended, to be used again.
     #[allow(clippy::vec_box)] // A CTA is large.
     spare: Vec<Box<Cta<'l>>>,
 }
 
 impl<'l> Worker<'l> {
+    fn new(launch: &LaunchContext<'_>) -> Worker<'l> {
+        Worker { desk: Desks::take(launch.kernel, launch.warps as usize), spare: Vec::new() }
+    }
+
     /// A CTA that still has to be started.
     fn cta(&mut self, launch: &'l LaunchContext<'l>) -> Result<Box<Cta<'l>>, GridError> {
         let new = || Cta::new(launch).map(Box::new);
@@ -158,9 +161,9 @@ impl<'l> Worker<'l> {
             }
         };
         (cta.env.log_number, cta.env.log) = (slot.log_number, slot.log.take());
-        std::mem::swap(&mut cta.env.patterns, &mut self.patterns);
+        self.desk.exchange(&mut cta);
         cta.run();
-        std::mem::swap(&mut cta.env.patterns, &mut self.patterns);
+        self.desk.exchange(&mut cta);
         cta.note_guesses();
         slot.log = cta.env.log.take();
         let stop = cta.stop;
@@ -293,7 +296,12 @@ fn compare<'l>(
 }
 
 /// Executes, one after the other, the instructions that order CTAs.
-fn commit(slots: &mut [Slot<'_>], random: &mut Random, races: &mut Option<Box<GlobalRaces>>) {
+fn commit(
+    slots: &mut [Slot<'_>],
+    worker: &mut Worker<'_>,
+    random: &mut Random,
+    races: &mut Option<Box<GlobalRaces>>,
+) {
     let mut pending: Vec<_> = slots
         .iter()
         .enumerate()
@@ -306,7 +314,9 @@ fn commit(slots: &mut [Slot<'_>], random: &mut Random, races: &mut Option<Box<Gl
     for (index, warp, mask) in pending {
         if let Some(cta) = slots[index].cta.as_mut().filter(|cta| cta.finding.is_none()) {
             cta.env.global_races = races.take();
+            worker.desk.exchange(cta);
             cta.commit(warp, mask);
+            worker.desk.exchange(cta);
             *races = cta.env.global_races.take();
         }
     }
@@ -331,13 +341,15 @@ impl Totals {
     }
 
     fn finish(mut self, launch: &LaunchContext<'_>, workers: Vec<Worker<'_>>) -> Report {
-        let mut counts = vec![Count::default(); launch.kernel.code.len()];
-        for mut cta in workers.into_iter().flat_map(|worker| worker.spare) {
-            cta.env.tally.drain_into(&mut counts);
+        let kernel = launch.kernel;
+        let mut counts = vec![Count::default(); kernel.code.len()];
+        for mut worker in workers {
+            worker.desk.tally.drain_into(&mut counts);
+            Desks::put(kernel, worker.desk);
         }
         let counters = &mut self.counters;
-        let kernel = launch.kernel;
-        let mut lines = std::collections::BTreeMap::<u32, Count>::new();
+        // By line. Mostly the code is in the order of its lines.
+        let mut lines: Vec<(u32, Count)> = Vec::with_capacity(counts.len());
         for (pc, &count) in counts.iter().enumerate() {
             counters.instructions += count;
             let class = kernel.classes[pc];
@@ -348,10 +360,18 @@ impl Totals {
                 _ => {}
             }
             if count.warps > 0 {
-                *lines.entry(kernel.lines[pc]).or_default() += count;
+                lines.push((kernel.lines[pc], count));
             }
         }
-        counters.lines = lines.into_iter().collect();
+        lines.sort_by_key(|&(line, _)| line);
+        lines.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            if same {
+                kept.1 += later.1;
+            }
+            same
+        });
+        counters.lines = lines;
         Report { counters: self.counters, printed: self.printed }
     }
 }

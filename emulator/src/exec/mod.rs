@@ -4,6 +4,7 @@ pub(crate) mod barrier;
 pub(crate) mod bulk;
 pub(crate) mod copies;
 pub(crate) mod cta;
+pub(crate) mod desk;
 pub(crate) mod env;
 pub(crate) mod grid;
 pub(crate) mod inst;

@@ -4,14 +4,16 @@ use crate::counters::Count;
 
 /// Counts by program counter. What the same lanes execute one after the other is noted where it begins and where it
 /// ends, so that counting costs nothing in between: an instruction's count is the sum of what is noted up to it.
+#[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// One more than there are instructions.
     steps: Vec<Count>,
 }
 
 impl Tally {
-    pub(crate) fn new(instructions: usize) -> Tally {
-        Tally { steps: vec![Count::default(); instructions + 1] }
+    /// Makes room for so many instructions.
+    pub(crate) fn resize(&mut self, instructions: usize) {
+        self.steps.resize(instructions + 1, Count::default());
     }
 
     #[inline(always)]

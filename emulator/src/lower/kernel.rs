@@ -1,6 +1,7 @@
 //! An entry ready to run.
 
 use crate::counters::InstructionClass;
+use crate::exec::desk::Desks;
 use crate::exec::env::LaunchContext;
 use crate::exec::inst::Inst;
 use crate::parse::ast::BlockLimits;
@@ -52,6 +53,7 @@ pub(crate) struct Kernel {
     /// Functions with code of their own.
     pub(crate) callees: Vec<Callee>,
     pub(crate) limits: BlockLimits,
+    pub(crate) desks: Desks,
 }
 
 /// A parameter of an entry.

@@ -20,6 +20,7 @@ use plan::Plan;
 use scene::Scene;
 
 use crate::error::Fault;
+use crate::exec::desk::Desks;
 use crate::exec::inst::UNTRACKED;
 use crate::memory::FIRST_OFFSET;
 use crate::parse::ast::Function;
@@ -70,6 +71,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
         has_stack: !callees.is_empty() || body.allocates,
         callees,
         limits: function.limits,
+        desks: Desks::default(),
     })
 }
 
