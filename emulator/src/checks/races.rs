@@ -2,15 +2,15 @@
 //! access, with the first in a note.
 
 use super::access::described;
-use super::global_races::{Found, OwnRace, READS, Race as GlobalRace, WRITES};
-use super::order::{Sides, Strong};
+use super::global_races::{Found, Log, OwnRace, READS, Race as GlobalRace, WRITES};
+use super::order::{Order, Sides, Strong};
 use super::stretch::{Stretch, stretches};
-use super::words::{self, How, Race};
+use super::words::{self, How, Race, Words};
 use crate::exec::cta::place;
 use crate::exec::env::Env;
 use crate::exec::inst::{Flow, Inst};
 use crate::exec::lanes::{Lanes, Mask, lanes};
-use crate::exec::patterns::Slot;
+use crate::exec::patterns::{Pattern, Slot};
 use crate::finding::{FindingKind, Report};
 use crate::launch::Checks;
 use crate::lower::form::{ACQUIRES, RELEASES, STRONG, WHOLE, WIDER};
@@ -43,9 +43,7 @@ pub(crate) fn check_races<R: Resolve>(
         atomic: access == Access::Atomic,
         whole: is_whole(env, inst, mask, access),
     };
-    if known
-        && let Some(flow) = check_pattern::<R>(env, access, addresses, (mask, bytes), How::Both)
-    {
+    if known && let Some(flow) = check_pattern::<R>(env, access, addresses, mask, How::Both) {
         return flow;
     }
     match R::SPACE {
@@ -69,11 +67,71 @@ pub(crate) fn check_races<R: Resolve>(
 
 /// Whether the warp as a whole makes an access, see [`words::Access::whole`].
 #[inline(always)]
-fn is_whole(env: &Env<'_>, inst: &Inst, mask: Mask, access: Access) -> bool {
+pub(crate) fn is_whole(env: &Env<'_>, inst: &Inst, mask: Mask, access: Access) -> bool {
     match access {
         Access::Load => env.live != 0 && (mask == env.live || inst.aux & WHOLE != 0),
         Access::Store => env.stored_at_once && !env.launch.checks.contains(Checks::LOCKSTEP),
         Access::Atomic => false,
+    }
+}
+
+/// What is found at a quick look at an access whose pattern is known.
+pub(crate) enum Verdict {
+    Clean,
+    Race(Box<OwnRace>),
+    /// It needs a closer look, and is not noted yet.
+    Open,
+}
+
+impl Verdict {
+    fn of(race: Option<OwnRace>) -> Verdict {
+        race.map_or(Verdict::Clean, |race| Verdict::Race(Box::new(race)))
+    }
+}
+
+/// What the quick look needs of a CTA.
+pub(crate) struct Judge<'e> {
+    pub(crate) order: &'e Order,
+    pub(crate) races: &'e mut Option<Box<Words>>,
+    pub(crate) log: &'e mut Option<Box<Log>>,
+}
+
+impl Judge<'_> {
+    /// As [`check_races`], for an access that begins at `first` and whose pattern is known, or a part of its lanes.
+    #[inline(always)]
+    pub(crate) fn judge<R: Resolve>(
+        self,
+        access: words::Access,
+        pattern: &mut Pattern,
+        (first, mask): (u64, Mask),
+        how: How,
+    ) -> Verdict {
+        let Judge { order, races, log } = self;
+        let generic = R::SPACE == Space::Generic;
+        if R::SPACE == Space::Global || generic && pattern.is_global(first) {
+            let Some(log) = log else { return Verdict::Clean };
+            if !access.writes && mask == pattern.mask() && order.is_uniform(access.warp) {
+                return Verdict::of(log.note_pattern(order, access, pattern, first));
+            }
+            return Verdict::of(log.note(order, access, mask, |mask, each| {
+                if mask == pattern.mask() {
+                    pattern.stretches(first, each);
+                } else {
+                    stretches(&pattern.addresses(first), mask, pattern.bytes(), each);
+                }
+            }));
+        }
+        let window = if generic { SHARED_WINDOW } else { 0 };
+        if generic && !pattern.is_inside(first, SHARED_WINDOW) {
+            return Verdict::Open;
+        }
+        let Some(words) = races else { return Verdict::Clean };
+        let Some(first) = first.checked_sub(window + FIRST_OFFSET) else { return Verdict::Open };
+        if words.by_pattern(order, access, pattern, (first, mask), how) {
+            Verdict::Clean
+        } else {
+            Verdict::Open
+        }
     }
 }
 
@@ -83,35 +141,18 @@ fn check_pattern<R: Resolve>(
     env: &mut Env<'_>,
     access: words::Access,
     addresses: &Lanes<u64>,
-    (mask, bytes): (Mask, u64),
+    mask: Mask,
     how: How,
 ) -> Option<Flow> {
-    let Env { order, races, log, patterns, .. } = env;
+    let Env { order, races, log, patterns, .. } = &mut *env;
     let pattern = patterns.last(Slot::of(access.pc, access.warp))?;
-    let order = order.as_ref()?;
-    let generic = R::SPACE == Space::Generic;
-    if R::SPACE == Space::Global || generic && pattern.is_global(addresses) {
-        let Some(log) = log else { return Some(Flow::Next) };
-        if !access.writes && mask == pattern.mask() && order.is_uniform(access.warp) {
-            let race = log.note_pattern(order, access, pattern, addresses);
-            return Some(race.map_or(Flow::Next, |race| report_own_race(env, &race)));
-        }
-        let race = log.note(order, access, mask, |mask, each| {
-            if mask == pattern.mask() {
-                pattern.stretches(addresses, each);
-            } else {
-                stretches(addresses, mask, bytes, each);
-            }
-        });
-        return Some(race.map_or(Flow::Next, |race| report_own_race(env, &race)));
+    let judge = Judge { order: order.as_ref()?, races, log };
+    let first = pattern.first(addresses);
+    match judge.judge::<R>(access, pattern, (first, mask), how) {
+        Verdict::Clean => Some(Flow::Next),
+        Verdict::Race(race) => Some(report_own_race(env, &race)),
+        Verdict::Open => None,
     }
-    let window = if generic { SHARED_WINDOW } else { 0 };
-    if generic && !pattern.is_inside(addresses, SHARED_WINDOW) {
-        return None;
-    }
-    let Some(words) = races else { return Some(Flow::Next) };
-    let first = pattern.first(addresses).checked_sub(window + FIRST_OFFSET)?;
-    words.by_pattern(order, access, pattern, (first, mask), how).then_some(Flow::Next)
 }
 
 /// Checks that a copy to shared memory which is issued now races with nothing. It writes when it lands.
@@ -134,10 +175,7 @@ pub(crate) fn check_issued(
         atomic: false,
         whole: false,
     };
-    if known
-        && let Some(flow) =
-            check_pattern::<Shared>(env, access, addresses, (mask, bytes), How::Check)
-    {
+    if known && let Some(flow) = check_pattern::<Shared>(env, access, addresses, mask, How::Check) {
         return flow;
     }
     env.shared_access(access, addresses, mask, bytes)
@@ -195,7 +233,7 @@ pub(crate) fn global_read(
     match patterns.last(slot).filter(|p| p.mask() == mask && order.is_uniform(access.warp)) {
         None => global_access(env, access, addresses, mask, bytes),
         Some(pattern) => log
-            .note_pattern(order, access, pattern, addresses)
+            .note_pattern(order, access, pattern, pattern.first(addresses))
             .map_or(Flow::Next, |race| report_own_race(env, &race)),
     }
 }

@@ -8,7 +8,7 @@ use super::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use super::mbarrier::Mbarriers;
 use crate::checks::stretch::PAGE;
 use crate::memory::access::{Global, Memory, Resolve};
-use crate::memory::cells::spots::Spots;
+use crate::memory::cells::spots::{Kept, Spots};
 use crate::memory::region::{IN_FLIGHT, INIT, Region};
 
 /// Group of a copy that its thread has not committed yet.
@@ -19,14 +19,11 @@ const OPEN: u32 = u32::MAX;
 pub(crate) struct Issued {
     /// Lanes whose copy has still to land.
     mask: Mask,
-    /// Bytes that a lane writes.
-    pub(crate) bytes: usize,
-    /// Where they go in shared memory: of these, the one for so many bytes.
-    four: Spots<4>,
-    eight: Spots<8>,
-    sixteen: Spots<16>,
-    /// Where they come from, of the lanes in `followed`.
+    /// Where they go in shared memory.
+    to: Kept,
+    /// Where they come from, of the lanes in `followed`, and the least and the greatest of these.
     sources: Lanes<u64>,
+    sources_span: (u64, u64),
     /// Lanes that copy as much as they write, whose sources may be looked at again.
     followed: Mask,
     /// Lanes that read nothing.
@@ -80,12 +77,22 @@ pub(crate) struct Copies {
 pub(crate) struct Batch<'a> {
     pub(crate) site: u32,
     pub(crate) mask: Mask,
-    /// Addresses in global memory, and lanes that copy all of their bytes from there.
-    pub(crate) from: (&'a Lanes<u64>, Mask),
+    pub(crate) from: Sources<'a>,
+    /// Lanes that copy all of their bytes from there, which is to be looked at again.
+    pub(crate) followed: Mask,
     /// Lanes that read nothing.
     pub(crate) empty: Mask,
     /// Bytes of each lane that are undefined, bit by bit, if any are.
     pub(crate) undefined: Option<Box<Lanes<u32>>>,
+}
+
+/// Addresses in global memory.
+pub(crate) struct Sources<'a> {
+    /// What they begin at, and how far each is from there.
+    pub(crate) first: u64,
+    pub(crate) distances: &'a Lanes<u64>,
+    /// The least and the greatest.
+    pub(crate) span: (u64, u64),
 }
 
 impl Issued {
@@ -93,11 +100,9 @@ impl Issued {
     fn spare() -> Box<Issued> {
         Box::new(Issued {
             mask: 0,
-            bytes: 0,
-            four: Spots::nowhere(),
-            eight: Spots::nowhere(),
-            sixteen: Spots::nowhere(),
+            to: Kept::nowhere(),
             sources: Lanes::default(),
+            sources_span: (0, 0),
             followed: 0,
             empty: 0,
             data: [[0; 4]; LANES],
@@ -110,39 +115,25 @@ impl Issued {
         })
     }
 
-    /// Where copies of so many bytes are to go, to be set.
+    /// Bytes that a lane writes.
     #[inline(always)]
-    pub(crate) fn four(&mut self) -> &mut Spots<4> {
-        &mut self.four
-    }
-
-    #[inline(always)]
-    pub(crate) fn eight(&mut self) -> &mut Spots<8> {
-        &mut self.eight
-    }
-
-    #[inline(always)]
-    pub(crate) fn sixteen(&mut self) -> &mut Spots<16> {
-        &mut self.sixteen
+    pub(crate) fn bytes(&self) -> usize {
+        self.to.bytes()
     }
 
     /// Where the lanes' bytes go, as offsets into shared memory.
-    pub(crate) fn offsets(&self) -> &Lanes<u64> {
-        let offsets = match self.bytes {
-            4 => self.four.offsets(),
-            8 => self.eight.offsets(),
-            _ => self.sixteen.offsets(),
-        };
-        offsets.expect("a copy is issued to places in shared memory only")
+    #[inline(always)]
+    pub(crate) fn to(&self) -> &Kept {
+        &self.to
     }
 
     /// Writes what the lanes copy.
     #[inline(always)]
     fn land(&mut self, shared: &Region, landing: Mask) {
-        match self.bytes {
-            16 => self.land_at::<16, 4>(shared, &self.sixteen, landing),
-            8 => self.land_at::<8, 2>(shared, &self.eight, landing),
-            _ => self.land_at::<4, 1>(shared, &self.four, landing),
+        match self.bytes() {
+            16 => self.land_at::<16, 4>(shared, self.to.spots(), landing),
+            8 => self.land_at::<8, 2>(shared, self.to.spots(), landing),
+            _ => self.land_at::<4, 1>(shared, self.to.spots(), landing),
         }
         self.mask &= !landing;
     }
@@ -151,7 +142,7 @@ impl Issued {
     fn land_at<const BYTES: usize, const WORDS: usize>(
         &self,
         shared: &Region,
-        spots: &Spots<BYTES>,
+        spots: Spots<'_, BYTES>,
         landing: Mask,
     ) {
         shared.data.at(spots).store_rows::<WORDS>(landing, &self.data);
@@ -165,8 +156,8 @@ impl Issued {
     #[cold]
     fn unmark(&self, shared: &Region, undefined: &Lanes<u32>, landing: Mask) {
         for lane in lanes(landing) {
-            let missing = (0..self.bytes).filter(|byte| undefined.0[lane] >> byte & 1 != 0);
-            let at = self.offsets().0[lane] as usize;
+            let missing = (0..self.bytes()).filter(|byte| undefined.0[lane] >> byte & 1 != 0);
+            let at = self.to.offset(lane) as usize;
             missing.for_each(|byte| shared.mark(at + byte, 1, 0, INIT));
         }
     }
@@ -181,10 +172,7 @@ impl Issued {
     ) -> Option<(usize, u64)> {
         let asked = lanes_of & self.followed;
         if asked == ALL {
-            let (mut low, mut high) = (u64::MAX, 0);
-            for &from in &self.sources.0 {
-                (low, high) = (low.min(from), high.max(from));
-            }
+            let (low, high) = self.sources_span;
             let (first, last) = (low / PAGE, high / PAGE);
             if last - first < 4 && !(first..=last).any(&may) {
                 return None;
@@ -203,9 +191,9 @@ impl Issued {
             if !written {
                 return None;
             }
-            let found = Global::find(memory, &mut 0, lane, from, self.bytes as u64);
+            let found = Global::find(memory, &mut 0, lane, from, self.bytes() as u64);
             let (region, offset) = found?;
-            let word = (0..self.bytes / 4)
+            let word = (0..self.bytes() / 4)
                 .find(|&word| region.load::<u32>(offset + 4 * word) != self.data[lane][word])?;
             Some((lane, from + 4 * word as u64))
         })
@@ -252,21 +240,28 @@ impl Copies {
         self.spare.push(entry);
     }
 
-    /// Issues the copies of one instruction, `BYTES` (4, 8 or 16) a lane, to the places that have been set.
+    /// Issues the copies of one instruction, `BYTES` (4, 8 or 16) a lane, to these places.
     #[inline(always)]
     pub(crate) fn issue<const BYTES: usize>(
         &mut self,
         mut entry: Box<Issued>,
         shared: &Region,
-        target: fn(&mut Issued) -> &mut Spots<BYTES>,
+        to: Spots<'_, BYTES>,
         batch: Batch<'_>,
     ) {
-        let Batch { site, mask, from, empty, undefined } = batch;
-        shared.shadow.at(target(&mut entry)).fill(mask, IN_FLIGHT);
+        let Batch { site, mask, from, followed, empty, undefined } = batch;
+        entry.to.set(to);
+        shared.shadow.at(to).fill(mask, IN_FLIGHT);
         entry.undefined = undefined;
-        (entry.sources, entry.followed, entry.empty) = (*from.0, from.1, empty);
+        (entry.followed, entry.empty) = (followed, empty);
+        if followed != 0 {
+            for lane in 0..LANES {
+                entry.sources.0[lane] = from.distances.0[lane].wrapping_add(from.first);
+            }
+            entry.sources_span = from.span;
+        }
         (entry.groups, entry.span) = ([OPEN; LANES], (OPEN, OPEN));
-        (entry.site, entry.bytes, entry.mask, entry.open) = (site, BYTES, mask, mask);
+        (entry.site, entry.mask, entry.open) = (site, mask, mask);
         entry.number = self.count;
         self.count += 1;
         self.bytes_in_flight += BYTES as u64 * u64::from(mask.count_ones());
@@ -307,7 +302,7 @@ impl Copies {
     #[cold]
     pub(crate) fn overtake(&mut self, shared: &Region, mask: Mask, to: &Lanes<u64>, bytes: u64) {
         for entry in self.issued.iter_mut().filter(|entry| entry.empty & entry.mask & mask != 0) {
-            let (own, at) = (entry.bytes as u64, *entry.offsets());
+            let (own, at) = (entry.bytes() as u64, entry.to.all());
             let overlaps = |lane: &usize| {
                 let start = to.0[*lane].wrapping_sub(shared.base);
                 start < at.0[*lane] + own && at.0[*lane] < start.saturating_add(bytes)
@@ -351,7 +346,7 @@ impl Copies {
             if landing != 0 {
                 entry.land(shared, landing);
                 landed(entry, landing);
-                self.bytes_in_flight -= entry.bytes as u64 * u64::from(landing.count_ones());
+                self.bytes_in_flight -= entry.bytes() as u64 * u64::from(landing.count_ones());
             }
         }
         self.spare.extend(self.issued.extract_if(.., |entry| entry.mask == 0));
@@ -384,7 +379,7 @@ impl Copies {
                 if entry.mask >> lane & 1 != 0 {
                     entry.land(shared, 1 << lane);
                     landed(entry, lane, mbarrier);
-                    self.bytes_in_flight -= entry.bytes as u64;
+                    self.bytes_in_flight -= entry.bytes() as u64;
                 }
             }
             mbarriers.arrive(mbarrier, 1, false).map_err(|message| (lane, site, message))?;

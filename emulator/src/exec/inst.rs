@@ -1,7 +1,9 @@
 //! A lowered instruction and how its handler is called.
 
+use std::num::NonZero;
+
 use super::env::Env;
-use super::lanes::Mask;
+use super::lanes::{Files, Mask};
 use super::warp::Warp;
 #[cfg(target_arch = "x86_64")]
 use super::wide::is_available as wide_is_available;
@@ -67,6 +69,9 @@ pub(crate) struct Inst {
     /// How many instructions without guard and register checks come one after the other, this one being the first of them, and
     /// how many without guard.
     pub(crate) plain: [u16; 2],
+    /// What runs it and those of its kind that follow, as an index into [`Kernel::series`](crate::lower::kernel::Kernel::series), and how
+    /// many these are. None where there is no such thing, or only it itself.
+    pub(crate) series: Option<(u8, NonZero<u8>)>,
     /// Its own index in the code.
     pub(crate) site: u32,
     /// Address offset or another constant.
@@ -82,6 +87,24 @@ pub(crate) const UNTRACKED: u32 = u32::MAX;
 /// so that [`handler`] can compile them for the processor at hand.
 pub(crate) trait Exec: 'static {
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow;
+}
+
+/// An operation that nothing can go wrong with, and of which instructions often follow each other.
+pub(crate) trait Repeat: Exec {
+    /// Executes an instruction for all lanes.
+    fn all(files: &mut Files<'_>, inst: &Inst);
+}
+
+/// Executes one instruction after the other, all of the same operation, for all lanes. Unsafe to call as a [`Handler`] is.
+pub(crate) type Series = unsafe fn(&mut Warp, &[Inst]);
+
+with_features! {
+    fn wide_series<E: Repeat>(warp: &mut Warp, code: &[Inst]) {
+        let mut files = warp.regs.files();
+        for inst in code {
+            E::all(&mut files, inst);
+        }
+    }
 }
 
 with_features! {
@@ -111,6 +134,15 @@ pub(crate) fn handler<E: Exec>() -> Handler {
     return unavailable;
 }
 
+/// As [`handler`], for several instructions. Only where a handler in vector code gains by it.
+pub(crate) fn series<E: Repeat>() -> Option<Series> {
+    #[cfg(target_arch = "x86_64")]
+    if wide_is_available() {
+        return Some(wide_series::<E>);
+    }
+    None
+}
+
 /// Whether this processor can run what this build contains.
 pub(crate) fn is_supported() -> bool {
     #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
@@ -133,5 +165,13 @@ impl Inst {
         // SAFETY: handlers come from `handler` alone, which returns one compiled for extra
         // features only after `wide_is_available` found all of them on this processor.
         unsafe { (self.run)(warp, self, mask, env) }
+    }
+
+    /// Runs instructions by what their kernel has for a series of them, for all lanes.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(crate) fn execute_series(series: Series, warp: &mut Warp, code: &[Inst]) {
+        // SAFETY: as for `execute`, with `series` in place of `handler`.
+        unsafe { series(warp, code) }
     }
 }

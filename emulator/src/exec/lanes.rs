@@ -1,5 +1,7 @@
 //! One register of a warp: 32 lanes side by side, so that one loop is one operation of the warp.
 
+use std::cell::Cell;
+
 use super::wide::{self, Routine};
 use crate::types::Class;
 
@@ -202,6 +204,12 @@ impl Registers {
     #[inline(always)]
     pub(crate) fn files(&mut self) -> Files<'_> {
         Files { words: &mut self.words, doubles: &mut self.doubles }
+    }
+
+    /// The words, to be filled several at a time.
+    #[inline(always)]
+    pub(crate) fn cells(&mut self) -> &[Cell<Lanes<u32>>] {
+        Cell::from_mut(self.words.as_mut_slice()).as_slice_of_cells()
     }
 
     /// Writes `out` to the lanes of `mask`.

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use super::lanes::{LANES, Lanes, Mask, lanes};
+use super::lanes::{LANES, Lanes, Mask, Registers, lanes};
 use super::wide::{self, Routine};
 use crate::checks::layout::Layout;
 use crate::checks::stretch::{Stretch, stretches};
 use crate::counters::{SharedTraffic, Traffic};
-use crate::kept::Kept;
+use crate::kept;
+use crate::memory::cells::spots::{Form, Kept};
 use crate::memory::{GLOBAL_BASE, WINDOW_BYTES};
 
 /// Patterns that are known of an instruction: those of warps with different numbers modulo half of this, and a copy's apart
@@ -48,11 +49,9 @@ type Ways = [Option<Box<Pattern>>; WAYS];
 /// How lanes lie to each other.
 #[derive(Debug)]
 pub(crate) struct Pattern {
-    /// Of each lane from the first of the mask.
-    distances: Lanes<u64>,
-    mask: Mask,
-    /// What each lane accesses.
-    bytes: u64,
+    form: Form,
+    /// The allocation that was accessed last, if it is global memory.
+    pub(crate) hint: u32,
     /// Where in its sector the first lane begins.
     place: u64,
     /// By where in its sector, in words, the first lane begins.
@@ -71,10 +70,10 @@ struct Again {
     span: (i64, i64),
     /// As [`stretches`] gives them, by distance.
     stretches: Box<[Stretch]>,
-    kept_stretches: Kept,
+    kept_stretches: kept::Kept,
     /// Made when somebody wants it.
     layout: Option<Option<Arc<Layout>>>,
-    kept_layout: Kept,
+    kept_layout: kept::Kept,
 }
 
 impl Patterns {
@@ -98,10 +97,7 @@ impl Patterns {
         let ways = self.0[site].get_or_insert_default();
         let known = &mut ways[slot.way as usize % WAYS];
         let same = known.as_ref().is_some_and(|known| {
-            known.mask == mask
-                && known.place % 4 == first % 4
-                && known.bytes == bytes
-                && wide::call(Same { addresses, first, distances: &known.distances })
+            known.is_like(first, mask, bytes) && wide::call(Same { addresses, form: &known.form })
         });
         let pattern = known.get_or_insert_with(Pattern::empty);
         if !same {
@@ -115,19 +111,46 @@ impl Patterns {
         pattern
     }
 
+    /// The pattern of what a copy writes, lanes of a mask, and the first offset.
+    #[inline(always)]
+    pub(crate) fn of_copied(&mut self, slot: Slot, to: &Kept, mask: Mask) -> (&mut Pattern, u64) {
+        let (first, bytes) = (to.offset(mask.trailing_zeros() as usize), to.bytes() as u64);
+        let same = self.last(slot).is_some_and(|known| {
+            let same = Same { addresses: to.offsets(), form: &known.form };
+            known.is_like(first, mask, bytes) && wide::call(same)
+        });
+        if !same {
+            return (self.of(slot, &to.all(), mask, bytes), first);
+        }
+        let pattern = self.last(slot).expect("it has just been looked at");
+        pattern.place = first % 32;
+        if pattern.again.is_none() {
+            pattern.come_again();
+        }
+        (pattern, first)
+    }
+
     /// The pattern that [`Patterns::of`] has just given.
     #[inline(always)]
     pub(crate) fn last(&mut self, slot: Slot) -> Option<&mut Pattern> {
         self.0.get_mut(slot.site as usize)?.as_mut()?[slot.way as usize % WAYS].as_deref_mut()
+    }
+
+    /// The patterns of a copy's destinations and sources.
+    #[inline(always)]
+    pub(crate) fn last_of_copy(&mut self, site: u32, warp: u32) -> Option<[&mut Pattern; 2]> {
+        let ways = self.0.get_mut(site as usize)?.as_mut()?;
+        let ways: &mut [[Option<Box<Pattern>>; 2]] = ways.as_chunks_mut().0;
+        let [target, source] = ways.get_mut(Slot::of(site, warp).way as usize / 2)?;
+        Some([target.as_deref_mut()?, source.as_deref_mut()?])
     }
 }
 
 impl Pattern {
     fn empty() -> Box<Pattern> {
         Box::new(Pattern {
-            distances: Lanes::default(),
-            mask: 0,
-            bytes: 0,
+            form: Form::none(),
+            hint: 0,
             place: 0,
             global: Default::default(),
             shared: None,
@@ -138,55 +161,127 @@ impl Pattern {
 
     #[inline(never)]
     fn become_new(&mut self, addresses: &Lanes<u64>, first: u64, mask: Mask, bytes: u64) {
-        for (distance, at) in self.distances.0.iter_mut().zip(&addresses.0) {
-            *distance = at.wrapping_sub(first);
-        }
-        (self.mask, self.bytes, self.place) = (mask, bytes, first % 32);
+        wide::call(Set { form: &mut self.form, addresses, mask, bytes });
+        self.place = first % 32;
         (self.global, self.shared, self.again) = (Default::default(), None, None);
         self.changes = self.changes.saturating_add(1);
     }
 
     #[inline(never)]
     fn come_again(&mut self) {
+        self.form.study();
+        let (distances, mask) = (self.form.distances(), self.form.mask());
         let mut all = Vec::new();
-        stretches(&self.distances, self.mask, self.bytes, |stretch| all.push(stretch));
+        stretches(distances, mask, self.form.bytes(), |stretch| all.push(stretch));
         let mut span = (0, 0);
-        for lane in lanes(self.mask) {
-            let distance = self.distances.0[lane].cast_signed();
+        for lane in lanes(mask) {
+            let distance = distances.0[lane].cast_signed();
             span = (span.0.min(distance), span.1.max(distance));
         }
         self.again = Some(Again { span, stretches: all.into(), ..Again::default() });
     }
 
+    /// Whether an access that begins there may be one of this pattern.
+    #[inline(always)]
+    fn is_like(&self, first: u64, mask: Mask, bytes: u64) -> bool {
+        self.form.mask() == mask && self.place % 4 == first % 4 && self.form.bytes() == bytes
+    }
+
+    /// The first address of an access, `offset` from what a register holds, if it is one of this pattern, which has come again. For
+    /// handlers.
+    #[inline(always)]
+    pub(crate) fn recognised(
+        &mut self,
+        regs: &Registers,
+        (slot, wide, offset): (u32, bool, u64),
+        mask: Mask,
+        bytes: u64,
+    ) -> Option<u64> {
+        let lane = mask.trailing_zeros() as usize % LANES;
+        let first = if wide {
+            regs.doubles[slot as usize].0[lane].wrapping_add(offset)
+        } else {
+            regs.words[slot as usize].0[lane].wrapping_add(offset as u32).into()
+        };
+        if self.again.is_none() || !self.is_like(first, mask, bytes) {
+            return None;
+        }
+        let fits = if wide {
+            self.form.fits(&regs.doubles[slot as usize])
+        } else {
+            self.form.fits_narrow(&regs.words[slot as usize], first)
+        };
+        if !fits {
+            return None;
+        }
+        self.place = first % 32;
+        Some(first)
+    }
+
+    /// How the lanes lie to each other.
+    #[inline(always)]
+    pub(crate) fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// What each lane accesses.
+    #[inline(always)]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.form.bytes()
+    }
+
+    /// The addresses of an access that begins there.
+    #[inline(always)]
+    pub(crate) fn addresses(&self, first: u64) -> Lanes<u64> {
+        let mut out = *self.form.distances();
+        for lane in 0..LANES {
+            out.0[lane] = out.0[lane].wrapping_add(first);
+        }
+        out
+    }
+
     /// The traffic of an access to global memory.
     #[inline(always)]
-    pub(crate) fn global(&mut self, addresses: &Lanes<u64>) -> &Traffic {
-        self.global[self.place as usize / 4 % 8].get_or_insert_with(|| {
-            let mut traffic = Traffic::default();
-            traffic.count(addresses, self.mask, self.bytes);
-            traffic
-        })
+    pub(crate) fn global(&mut self, first: u64) -> Traffic {
+        let place = self.place as usize / 4 % 8;
+        match self.global[place] {
+            Some(known) => known,
+            None => *self.global[place].insert(self.count_global(first)),
+        }
     }
 
     /// The traffic of an access to shared memory.
     #[inline(always)]
-    pub(crate) fn shared(&mut self, addresses: &Lanes<u64>) -> SharedTraffic {
-        *self.shared.get_or_insert_with(|| {
-            let mut traffic = SharedTraffic::default();
-            traffic.count(addresses, self.mask, self.bytes);
-            traffic
-        })
+    pub(crate) fn shared(&mut self, first: u64) -> SharedTraffic {
+        match self.shared {
+            Some(known) => known,
+            None => *self.shared.insert(self.count_shared(first)),
+        }
+    }
+
+    #[inline(never)]
+    fn count_global(&self, first: u64) -> Traffic {
+        let mut traffic = Traffic::default();
+        traffic.count(&self.addresses(first), self.form.mask(), self.form.bytes());
+        traffic
+    }
+
+    #[inline(never)]
+    fn count_shared(&self, first: u64) -> SharedTraffic {
+        let mut traffic = SharedTraffic::default();
+        traffic.count(&self.addresses(first), self.form.mask(), self.form.bytes());
+        traffic
     }
 
     /// As [`Layout`], if the pattern has come again or promises to, and has one; and where that is kept.
     #[inline(always)]
-    pub(crate) fn layout(&mut self) -> Option<(&Arc<Layout>, &mut Kept)> {
+    pub(crate) fn layout(&mut self) -> Option<(&Arc<Layout>, &mut kept::Kept)> {
         if self.again.is_none() && self.changes <= SETTLED {
             self.come_again();
         }
         let Again { span, layout, kept_layout: kept, .. } = self.again.as_mut()?;
         if layout.is_none() {
-            *layout = Some(lay_out(&self.distances, self.mask, self.bytes, *span));
+            *layout = Some(lay_out(&self.form, *span));
         }
         Some((layout.as_ref()?.as_ref()?, kept))
     }
@@ -194,45 +289,51 @@ impl Pattern {
     /// As [`Pattern::layout`], for some of the lanes.
     #[inline(never)]
     pub(crate) fn layout_of(&self, mask: Mask) -> Option<Layout> {
-        Layout::new(&self.distances, mask, self.bytes, self.again.as_ref()?.span)
+        let span = self.again.as_ref()?.span;
+        Layout::new(self.form.distances(), mask, self.form.bytes(), span)
     }
 
-    /// The stretches of an access at these addresses.
+    /// The stretches of an access that begins there.
     #[inline(always)]
-    pub(crate) fn stretches(&self, addresses: &Lanes<u64>, mut each: impl FnMut(Stretch)) {
+    pub(crate) fn stretches(&self, first: u64, mut each: impl FnMut(Stretch)) {
         match &self.again {
             Some(again) => {
-                let first = self.first(addresses);
                 for stretch in &again.stretches {
                     each(Stretch { address: stretch.address.wrapping_add(first), ..*stretch });
                 }
             }
-            None => stretches(addresses, self.mask, self.bytes, each),
+            None => stretches(&self.addresses(first), self.form.mask(), self.form.bytes(), each),
         }
     }
 
     /// The stretches of a pattern that has come again, by their distance from the first lane, where they are kept, and the first
     /// byte that any lane accesses and the one after the last.
     #[inline(always)]
-    pub(crate) fn known_stretches(&mut self) -> Option<(&[Stretch], &mut Kept, (i64, i64))> {
+    pub(crate) fn known_stretches(&mut self) -> Option<(&[Stretch], &mut kept::Kept, (i64, i64))> {
+        let bytes = self.form.bytes();
         let Again { span, stretches, kept_stretches, .. } = self.again.as_mut()?;
-        Some((stretches, kept_stretches, (span.0, span.1.wrapping_add_unsigned(self.bytes))))
+        Some((stretches, kept_stretches, (span.0, span.1.wrapping_add_unsigned(bytes))))
     }
 
-    /// Whether all of an access at these generic addresses is known to lie in global memory.
+    /// Whether all of an access that begins at this generic address is known to lie in global memory.
     #[inline(always)]
-    pub(crate) fn is_global(&self, addresses: &Lanes<u64>) -> bool {
-        let first = self.first(addresses);
+    pub(crate) fn is_global(&self, first: u64) -> bool {
         first >> 63 == 0 && self.lowest(first).is_some_and(|low| low >= GLOBAL_BASE)
     }
 
-    /// Whether all of an access at these generic addresses is known to lie in a window.
+    /// Whether all of an access that begins at this generic address is known to lie in a window.
     #[inline(always)]
-    pub(crate) fn is_inside(&self, addresses: &Lanes<u64>, window: u64) -> bool {
-        let first = self.first(addresses);
+    pub(crate) fn is_inside(&self, first: u64, window: u64) -> bool {
         let high = self.again.as_ref().and_then(|again| first.checked_add_signed(again.span.1));
         self.lowest(first).is_some_and(|low| low >= window)
             && high.is_some_and(|high| high < window + WINDOW_BYTES)
+    }
+
+    /// The least and the greatest address of a lane of an access that begins there.
+    #[inline(always)]
+    pub(crate) fn ends(&self, first: u64) -> (u64, u64) {
+        let (low, high) = self.again.as_ref().map_or((0, 0), |again| again.span);
+        (first.wrapping_add_signed(low), first.wrapping_add_signed(high))
     }
 
     fn lowest(&self, first: u64) -> Option<u64> {
@@ -242,31 +343,25 @@ impl Pattern {
     /// The lanes that take part.
     #[inline(always)]
     pub(crate) fn mask(&self) -> Mask {
-        self.mask
+        self.form.mask()
     }
 
     /// Address of the first lane.
     #[inline(always)]
     pub(crate) fn first(&self, addresses: &Lanes<u64>) -> u64 {
-        addresses.0[self.mask.trailing_zeros() as usize % LANES]
+        addresses.0[self.form.mask().trailing_zeros() as usize % LANES]
     }
 }
 
 #[cold]
-fn lay_out(
-    distances: &Lanes<u64>,
-    mask: Mask,
-    bytes: u64,
-    span: (i64, i64),
-) -> Option<Arc<Layout>> {
-    Layout::new(distances, mask, bytes, span).map(Arc::new)
+fn lay_out(form: &Form, span: (i64, i64)) -> Option<Arc<Layout>> {
+    Layout::new(form.distances(), form.mask(), form.bytes(), span).map(Arc::new)
 }
 
-/// Whether lanes lie at these distances from the first.
+/// Whether the lanes lie so.
 struct Same<'a> {
     addresses: &'a Lanes<u64>,
-    first: u64,
-    distances: &'a Lanes<u64>,
+    form: &'a Form,
 }
 
 impl Routine for Same<'_> {
@@ -274,11 +369,24 @@ impl Routine for Same<'_> {
 
     #[inline(always)]
     fn run(self) -> bool {
-        let mut differs = 0;
-        for lane in 0..LANES {
-            differs |= self.addresses.0[lane].wrapping_sub(self.first) ^ self.distances.0[lane];
-        }
-        differs == 0
+        self.form.fits(self.addresses)
+    }
+}
+
+/// Takes the form of an access.
+struct Set<'a> {
+    form: &'a mut Form,
+    addresses: &'a Lanes<u64>,
+    mask: Mask,
+    bytes: u64,
+}
+
+impl Routine for Set<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.form.set(self.addresses, self.mask, self.bytes);
     }
 }
 
@@ -302,12 +410,12 @@ mod tests {
                 let pattern = patterns.of(Slot::of(0, round % 2), &at, mask, bytes);
                 let mut counted = SharedTraffic::default();
                 counted.count(&at, mask, bytes);
-                assert_eq!(pattern.shared(&at), counted);
+                assert_eq!(pattern.shared(at.0[mask.trailing_zeros() as usize]), counted);
                 let mut counted = Traffic::default();
                 counted.count(&at, mask, bytes);
-                assert_eq!(*pattern.global(&at), counted);
+                assert_eq!(pattern.global(at.0[mask.trailing_zeros() as usize]), counted);
                 let (mut known, mut made) = (Vec::new(), Vec::new());
-                pattern.stretches(&at, |stretch| known.push(stretch));
+                pattern.stretches(pattern.first(&at), |stretch| known.push(stretch));
                 stretches(&at, mask, bytes, |stretch| made.push(stretch));
                 assert_eq!(known, made);
             }

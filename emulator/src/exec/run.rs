@@ -7,7 +7,7 @@
 
 use super::env::Env;
 use super::inst::{Flow, Inst, UNTRACKED};
-use super::lanes::{Mask, lanes};
+use super::lanes::{ALL, Mask, lanes};
 use super::warp::{CREDIT, Group, State, Warp};
 use crate::checks::{registers, taint};
 use crate::finding::FindingKind;
@@ -249,13 +249,28 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
 /// hold all it needs.
 #[inline(never)]
 fn run_plain(warp: &mut Warp, env: &mut Env<'_>, code: &[Inst], active: Mask) -> (u32, Flow, bool) {
-    for inst in code {
+    let mut rest = code;
+    while let [inst, behind @ ..] = rest {
+        if inst.series.is_some() && active == ALL {
+            rest = run_series(warp, env, rest);
+            continue;
+        }
         let flow = inst.execute(warp, active, env);
         if flow != Flow::Next {
             return (inst.site - code[0].site, flow, false);
         }
+        rest = behind;
     }
     (code.len() as u32, Flow::Next, false)
+}
+
+/// Runs the instructions of one kind that come first, for all lanes. Gives what is behind them.
+#[inline(always)]
+fn run_series<'c>(warp: &mut Warp, env: &Env<'_>, code: &'c [Inst]) -> &'c [Inst] {
+    let (kind, count) = code.first().and_then(|inst| inst.series).expect("there is one");
+    let (series, behind) = code.split_at(code.len().min(count.get().into()));
+    Inst::execute_series(env.launch.kernel.series[usize::from(kind)], warp, series);
+    behind
 }
 
 /// As [`run_plain`], where registers are tracked; ends before one is read that some lanes have not written.
@@ -267,18 +282,30 @@ fn run_tracked(
     active: Mask,
 ) -> (u32, Flow, bool) {
     let tracks = env.launch.kernel.tracks.as_slice();
-    for inst in code {
+    let mut at = 0;
+    while let Some(inst) = code.get(at) {
+        let untracked = usize::from(inst.plain[0]);
+        if untracked != 0 {
+            let behind = code.len().min(at + untracked);
+            let (done, flow, _) = run_plain(warp, env, &code[at..behind], active);
+            at += done as usize;
+            if flow != Flow::Next {
+                return (at as u32, flow, false);
+            }
+            continue;
+        }
         let track = tracks.get(inst.tracked as usize);
         if track.is_some_and(|track| !registers::are_written(warp, track, active)) {
-            return (inst.site - code[0].site, Flow::Next, false);
+            return (at as u32, Flow::Next, false);
         }
         let flow = inst.execute(warp, active, env);
         if flow != Flow::Next {
-            return (inst.site - code[0].site, flow, track.is_some());
+            return (at as u32, flow, track.is_some());
         }
         if let Some(track) = track {
             registers::note(warp, env, track, active);
         }
+        at += 1;
     }
     (code.len() as u32, Flow::Next, false)
 }

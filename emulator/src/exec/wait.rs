@@ -54,8 +54,8 @@ impl Cta<'_> {
                     let Some(order) = order else { return };
                     let (_, clock) = order.landed_at(mbarrier);
                     if let Some(races) = races {
-                        let at = copied.offsets().0[lane] as usize;
-                        races.landed(clock, at..at + copied.bytes, (lane, copied.site), false);
+                        let at = copied.to().offset(lane) as usize;
+                        races.landed(clock, at..at + copied.bytes(), (lane, copied.site), false);
                     }
                 },
             );

@@ -4,6 +4,7 @@
 //! from that a [`Plan`] gives each register a slot; the second time makes the code. Device
 //! functions are lowered in place of each call, so that a program counter alone says where a lane is.
 
+use std::any::TypeId;
 use std::collections::HashMap;
 
 use super::call::InPlace;
@@ -18,7 +19,7 @@ use super::symbols::{Register, Scopes, Symbol};
 use super::table;
 use crate::counters::InstructionClass;
 use crate::error::Fault;
-use crate::exec::inst::Inst;
+use crate::exec::inst::{Inst, Series};
 use crate::memory::FIRST_OFFSET;
 use crate::parse::ast::{Function, Instruction, Statement, Variable};
 use crate::types::{Class, Space, Type};
@@ -37,6 +38,8 @@ pub(crate) struct Body<'s> {
     pub(crate) scopes: Scopes<'s>,
     pub(crate) registers: Vec<Register>,
     pub(crate) code: Vec<Inst>,
+    /// What runs several instructions of a kind, by [`Inst::series`].
+    pub(crate) series: Vec<(TypeId, Series)>,
     pub(crate) lines: Vec<u32>,
     pub(crate) classes: Vec<InstructionClass>,
     pub(crate) metas: Vec<Meta>,
@@ -90,6 +93,7 @@ impl<'s> Body<'s> {
             lines: Vec::new(),
             classes: Vec::new(),
             metas: Vec::new(),
+            series: Vec::new(),
             labels: Vec::new(),
             constant_slots: HashMap::new(),
             constants: Vec::new(),

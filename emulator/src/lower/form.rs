@@ -3,12 +3,15 @@
 //! Operands are taken in the order in which they are written; [`Form::dst`] and its kin check the
 //! type, note which registers are read and written, and give the slot to put into the instruction.
 
+use std::any::TypeId;
+use std::num::NonZero;
+
 use super::body::Body;
 use super::kernel::ConstantValue;
 use super::special::{self, Clock, Found};
 use super::symbols::Symbol;
 use crate::error::Fault;
-use crate::exec::inst::{Exec, Flow, Inst, UNTRACKED, handler};
+use crate::exec::inst::{self, Exec, Flow, Inst, Repeat, UNTRACKED, handler};
 use crate::exec::lanes::LANES;
 use crate::parse::ast::{Base, Instruction, Operand};
 use crate::types::{Class, Kind, Space, Type};
@@ -88,6 +91,7 @@ impl<'f, 's> Form<'f, 's> {
             aux: 0,
             tracked: UNTRACKED,
             plain: [0; 2],
+            series: None,
             site: 0,
             imm: 0,
             list: Box::default(),
@@ -110,6 +114,19 @@ impl<'f, 's> Form<'f, 's> {
     pub(crate) fn run<E: Exec>(&mut self) -> Result<()> {
         self.inst.run = handler::<E>();
         Ok(())
+    }
+
+    /// As [`Form::run`], for an operation of which instructions often follow each other.
+    pub(crate) fn run_often<E: Repeat>(&mut self) -> Result<()> {
+        let kind = TypeId::of::<E>();
+        let known = self.body.series.iter().position(|(other, _)| *other == kind);
+        let index = known.or_else(|| {
+            self.body.series.push((kind, inst::series::<E>()?));
+            Some(self.body.series.len() - 1)
+        });
+        let index = index.and_then(|index| u8::try_from(index).ok());
+        self.inst.series = index.map(|index| (index, NonZero::<u8>::MIN));
+        self.run::<E>()
     }
 
     pub(crate) fn fault(&self, message: impl Into<String>) -> Fault {

@@ -3,7 +3,7 @@
 use crate::counters::InstructionClass;
 use crate::exec::desk::Desks;
 use crate::exec::env::LaunchContext;
-use crate::exec::inst::Inst;
+use crate::exec::inst::{Inst, Series};
 use crate::parse::ast::BlockLimits;
 use crate::types::Class;
 
@@ -16,6 +16,8 @@ use super::special::Special;
 pub(crate) struct Kernel {
     pub(crate) name: String,
     pub(crate) code: Vec<Inst>,
+    /// What runs several instructions, by [`Inst::series`].
+    pub(crate) series: Vec<Series>,
     /// Bytes a lane that were loaded from global memory and wait for their first use behind each instruction.
     pub(crate) in_flight: Vec<u32>,
     /// Line of each instruction.

@@ -19,9 +19,11 @@ use kernel::{Kernel, Track, Tracked};
 use plan::Plan;
 use scene::Scene;
 
+use std::num::NonZero;
+
 use crate::error::Fault;
 use crate::exec::desk::Desks;
-use crate::exec::inst::UNTRACKED;
+use crate::exec::inst::{Inst, UNTRACKED};
 use crate::memory::FIRST_OFFSET;
 use crate::parse::ast::Function;
 use crate::types::Class;
@@ -41,6 +43,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
     let mut body = Body::lower(scene, function, Some(&plan))?;
     scene.spend(body.code.len(), body.registers.len());
     let tracks = tracks(&mut body, &plan);
+    count_series(&mut body.code);
     let [words, doubles, preds] = body.slots.map(|n| n as usize);
     let tracked_slots = tracked_slots(&body, &plan);
     let flow = DataFlow::new(&body.metas, &body.registers, &plan);
@@ -51,6 +54,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
     Ok(Kernel {
         name: function.name.to_owned(),
         code: body.code,
+        series: body.series.into_iter().map(|(_, series)| series).collect(),
         lines: body.lines,
         classes: body.classes,
         flow,
@@ -73,6 +77,22 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
         limits: function.limits,
         desks: Desks::default(),
     })
+}
+
+/// Fewer instructions of a kind are run one by one.
+const SERIES: u8 = 3;
+
+/// Counts instructions of one kind that follow each other without a guard.
+fn count_series(code: &mut [Inst]) {
+    let mut following: Option<(u8, NonZero<u8>)> = None;
+    for inst in code.iter_mut().rev() {
+        inst.series = inst.series.filter(|_| inst.plain[1] != 0).map(|(kind, one)| {
+            let more = following.filter(|(other, _)| *other == kind);
+            (kind, more.map_or(one, |(_, count)| count.saturating_add(1)))
+        });
+        following = inst.series;
+        inst.series = inst.series.filter(|(_, count)| count.get() >= SERIES);
+    }
 }
 
 fn tracked_slots(body: &Body<'_>, plan: &Plan) -> Vec<Slot> {

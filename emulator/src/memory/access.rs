@@ -3,15 +3,22 @@
 use super::region::Region;
 use super::{FIRST_OFFSET, GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 pub(crate) use crate::checks::access::{Refused, permitted, refuse};
+use crate::checks::races::{Judge, Verdict, is_whole};
 pub(crate) use crate::checks::races::{
     check_issued, check_races, global_access, global_read, report_global_race, report_own_race,
     report_race,
 };
+use crate::checks::words::{self, How};
+use crate::counters::Counters;
 use crate::exec::env::{Env, LaunchContext};
 use crate::exec::inst::{Flow, Inst};
 use crate::exec::lanes::{LANES, Lanes, Mask, Registers};
-use crate::exec::patterns::Slot;
-use crate::lower::form::WIDE_ADDRESS;
+use crate::exec::patterns::{Pattern, Slot};
+use crate::exec::warp::Warp;
+use crate::launch::Checks;
+use crate::lower::form::{STRONG, WIDE_ADDRESS};
+use crate::memory::cells::spots::Spots;
+use crate::memory::find;
 use crate::types::Space;
 
 /// What an access does to the bytes.
@@ -194,28 +201,97 @@ pub(crate) fn count<R: Resolve>(
     if !env.launch.traffic || mask == 0 {
         return false;
     }
-    let Env { counters, patterns, .. } = env;
-    let shared = match R::SPACE {
-        Space::Shared => true,
-        Space::Global => false,
-        Space::Generic => {
-            let address = addresses.0[mask.trailing_zeros() as usize % LANES];
-            if address < GLOBAL_BASE && address.wrapping_sub(SHARED_WINDOW) >= WINDOW_BYTES {
-                return false;
-            }
-            address < GLOBAL_BASE
-        }
-        _ => return false,
-    };
-    let pattern = patterns.of(slot, addresses, mask, bytes);
-    if shared {
-        counters.shared += pattern.shared(addresses);
-    } else if access == Access::Load {
-        counters.global_loads += pattern.global(addresses);
-    } else {
-        counters.global_stores += pattern.global(addresses);
+    let first = addresses.0[mask.trailing_zeros() as usize % LANES];
+    if traffic_of::<R>(first).is_none() {
+        return false;
     }
+    let Env { counters, patterns, .. } = env;
+    count_known::<R>(counters, patterns.of(slot, addresses, mask, bytes), first, access);
     true
+}
+
+/// Memory whose traffic is counted.
+#[derive(Clone, Copy)]
+enum Counted {
+    Shared,
+    Global,
+}
+
+/// What an access counts for whose first lane is there.
+#[inline(always)]
+fn traffic_of<R: Resolve>(first: u64) -> Option<Counted> {
+    match R::SPACE {
+        Space::Shared => Some(Counted::Shared),
+        Space::Global => Some(Counted::Global),
+        Space::Generic if first >= GLOBAL_BASE => Some(Counted::Global),
+        Space::Generic if first.wrapping_sub(SHARED_WINDOW) < WINDOW_BYTES => Some(Counted::Shared),
+        _ => None,
+    }
+}
+
+/// Counts the traffic of an access of a pattern that begins at `first`.
+#[inline(always)]
+pub(crate) fn count_known<R: Resolve>(
+    counters: &mut Counters,
+    pattern: &mut Pattern,
+    first: u64,
+    access: Access,
+) {
+    match (traffic_of::<R>(first), access) {
+        (Some(Counted::Shared), _) => counters.shared += pattern.shared(first),
+        (Some(Counted::Global), Access::Load) => counters.global_loads += &pattern.global(first),
+        (Some(Counted::Global), _) => counters.global_stores += &pattern.global(first),
+        (None, _) => {}
+    }
+}
+
+/// What an access does at its places. Implementations are `#[inline(always)]`: a closure would not be compiled for the processor.
+pub(crate) trait Perform<const BYTES: usize> {
+    /// Gives lanes for which it has changed nothing, of an access that writes.
+    fn perform(self, regs: &mut Registers, region: &Region, spots: Spots<'_, BYTES>) -> Mask;
+}
+
+/// Carries out an access of `BYTES` bytes a lane to places that lie to each other as the instruction's places did before, counts it
+/// and checks that it races with no other. Nothing happens if that takes a closer look.
+#[inline(always)]
+pub(crate) fn access_known<R: Resolve, const BYTES: usize>(
+    warp: &mut Warp,
+    inst: &Inst,
+    mask: Mask,
+    env: &mut Env<'_>,
+    access: Access,
+    what: impl Perform<BYTES>,
+) -> Option<Flow> {
+    if inst.aux & STRONG != 0 {
+        return None;
+    }
+    let whole = env.order.is_some() && is_whole(env, inst, mask, access);
+    let Env { launch, shared, patterns, counters, order, races, log, .. } = &mut *env;
+    let pattern = patterns.last(Slot::of(inst.site, warp.index))?;
+    let place = (inst.a, inst.aux & WIDE_ADDRESS != 0, inst.imm as u64);
+    let first = pattern.recognised(&warp.regs, place, mask, BYTES as u64)?;
+    let (memory, mut hint) = (Memory { launch, shared, local: None }, pattern.hint);
+    let (region, spots) =
+        find::place_known::<BYTES>(&memory, R::SPACE, &mut hint, pattern.form(), first)?;
+    if launch.checks.contains(Checks::MEMORY) && mask & !region.permits(spots, access) != 0 {
+        return None;
+    }
+    let changing = mask & !what.perform(&mut warp.regs, region, spots);
+    pattern.hint = hint;
+    count_known::<R>(counters, pattern, first, access);
+    let Some(order) = order.as_ref().filter(|_| changing != 0) else { return Some(Flow::Next) };
+    let writes = access != Access::Load;
+    let (warp, pc) = (warp.index, inst.site);
+    let made = words::Access { warp, pc, writes, strong: false, atomic: false, whole };
+    match (Judge { order, races, log }).judge::<R>(made, pattern, (first, changing), How::Both) {
+        Verdict::Clean => Some(Flow::Next),
+        Verdict::Race(race) => Some(report_own_race(env, &race)),
+        Verdict::Open => {
+            let (addresses, bytes) = (pattern.addresses(first), BYTES as u64);
+            let place = (warp, inst, false);
+            Some(check_races::<R>(env, place, &addresses, changing, bytes, access))
+        }
+    }
 }
 
 /// Counts an access that was carried out and checks that it races with no other.

@@ -1,7 +1,9 @@
 //! Finds the memory that a whole warp accesses, in one step where all lanes stay in one region.
 
+use std::cell::Cell;
+
 use super::access::{Access, Memory, Refused};
-use super::cells::spots::Spots;
+use super::cells::spots::{Form, Room, Spots};
 use super::region::{FORBIDDEN, IN_FLIGHT, INIT, READ_ONLY, Region};
 use super::{FIRST_OFFSET, GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use crate::exec::lanes::{LANES, Lanes, Mask, lanes};
@@ -10,50 +12,79 @@ use crate::types::Space;
 /// Where the lanes of `mask` access `BYTES` bytes each, if all of that is aligned and inside one region.
 /// `hint` is the allocation that was found last.
 #[inline(always)]
-pub(crate) fn place<'m, const BYTES: usize>(
+pub(crate) fn place<'m, 'o, const BYTES: usize>(
     memory: &Memory<'m>,
     space: Space,
     hint: &mut u32,
     addresses: &Lanes<u64>,
     mask: Mask,
-    spots: &mut Spots<BYTES>,
-) -> Option<&'m Region> {
+    room: &'o mut Room,
+) -> Option<(&'m Region, Spots<'o, BYTES>)> {
     let first = addresses.0[mask.trailing_zeros() as usize % LANES];
-    let (region, window) = match space {
-        Space::Shared => (memory.shared, 0),
-        Space::Param => (memory.launch.params, 0),
-        Space::Local => return place_in_local(memory, 0, addresses, mask, spots),
-        Space::Global | Space::Const => (global::<BYTES>(memory, hint, first)?, 0),
+    match whole::<BYTES>(memory, space, hint, first)? {
+        (region, Window::Of(window)) => {
+            let spots = room.place(addresses, mask, window + region.base, region.bytes)?;
+            Some((region, spots))
+        }
+        (region, Window::Apart(window)) => {
+            let own = region.bytes / LANES as u64;
+            Some((region, room.place_apart(addresses, mask, window + FIRST_OFFSET, own)?))
+        }
+    }
+}
+
+/// As [`place`], for an access that is known to have the form of one before and begins at `first`. Local memory is none of its.
+#[inline(always)]
+pub(crate) fn place_known<'m, 'f, const BYTES: usize>(
+    memory: &Memory<'m>,
+    space: Space,
+    hint: &mut u32,
+    form: &'f Form,
+    first: u64,
+) -> Option<(&'m Region, Spots<'f, BYTES>)> {
+    let (region, Window::Of(window)) = whole::<BYTES>(memory, space, hint, first)? else {
+        return None;
+    };
+    Some((region, form.spots(first, window + region.base, region.bytes)?))
+}
+
+/// Where a region's addresses begin.
+enum Window {
+    Of(u64),
+    /// Of a part of it for each lane.
+    Apart(u64),
+}
+
+/// The region that an access lies in whose first lane is at this address.
+#[inline(always)]
+fn whole<'m, const BYTES: usize>(
+    memory: &Memory<'m>,
+    space: Space,
+    hint: &mut u32,
+    first: u64,
+) -> Option<(&'m Region, Window)> {
+    match space {
+        Space::Shared => Some((memory.shared, Window::Of(0))),
+        Space::Param => Some((memory.launch.params, Window::Of(0))),
+        Space::Local => Some((memory.local?, Window::Apart(0))),
+        Space::Global | Space::Const => {
+            Some((global::<BYTES>(memory, hint, first)?, Window::Of(0)))
+        }
         _ => {
             let inside = |window: u64| first.wrapping_sub(window) < WINDOW_BYTES;
             if first >= GLOBAL_BASE {
-                (global::<BYTES>(memory, hint, first)?, 0)
+                Some((global::<BYTES>(memory, hint, first)?, Window::Of(0)))
             } else if inside(SHARED_WINDOW) {
-                (memory.shared, SHARED_WINDOW)
+                Some((memory.shared, Window::Of(SHARED_WINDOW)))
             } else if inside(LOCAL_WINDOW) {
-                return place_in_local(memory, LOCAL_WINDOW, addresses, mask, spots);
+                Some((memory.local?, Window::Apart(LOCAL_WINDOW)))
             } else if inside(PARAM_WINDOW) {
-                (memory.launch.params, PARAM_WINDOW)
+                Some((memory.launch.params, Window::Of(PARAM_WINDOW)))
             } else {
-                return None;
+                None
             }
         }
-    };
-    spots.place(addresses, mask, window + region.base, region.bytes).then_some(region)
-}
-
-#[inline(never)]
-fn place_in_local<'m, const BYTES: usize>(
-    memory: &Memory<'m>,
-    window: u64,
-    addresses: &Lanes<u64>,
-    mask: Mask,
-    spots: &mut Spots<BYTES>,
-) -> Option<&'m Region> {
-    let region = memory.local?;
-    let own = region.bytes / LANES as u64;
-    let placed = spots.place(addresses, mask, window + FIRST_OFFSET, own) && spots.part(own);
-    placed.then_some(region)
+    }
 }
 
 /// The allocation that an address lies in.
@@ -82,16 +113,16 @@ pub(crate) fn one_by_one<'m, const BYTES: usize>(
     addresses: &Lanes<u64>,
     mask: Mask,
     (access, checked): (Access, bool),
-    mut visit: impl FnMut(usize, &'m Region, &Spots<BYTES>),
+    mut visit: impl FnMut(usize, &'m Region, Spots<'_, BYTES>),
 ) -> Result<(), Refused> {
-    let (mut hint, mut spots) = (0, Spots::nowhere());
+    let (mut hint, mut room) = (0, Room::new());
     for lane in lanes(mask) {
-        let region = place(memory, space, &mut hint, addresses, 1 << lane, &mut spots)
-            .filter(|region| !checked || region.permits(&spots, access) >> lane & 1 != 0);
-        let Some(region) = region else {
+        let place = place(memory, space, &mut hint, addresses, 1 << lane, &mut room)
+            .filter(|(region, spots)| !checked || region.permits(*spots, access) >> lane & 1 != 0);
+        let Some((region, spots)) = place else {
             return Err(Refused { lane, address: addresses.0[lane], bytes: BYTES as u64, access });
         };
-        visit(lane, region, &spots);
+        visit(lane, region, spots);
     }
     Ok(())
 }
@@ -99,7 +130,11 @@ pub(crate) fn one_by_one<'m, const BYTES: usize>(
 impl Region {
     /// Lanes of `mask` whose access the shadow allows.
     #[inline(always)]
-    pub(crate) fn permits<const BYTES: usize>(&self, spots: &Spots<BYTES>, access: Access) -> Mask {
+    pub(crate) fn permits<const BYTES: usize>(
+        &self,
+        spots: Spots<'_, BYTES>,
+        access: Access,
+    ) -> Mask {
         let (of, want) = match access {
             Access::Load => (INIT | FORBIDDEN | IN_FLIGHT, INIT),
             Access::Store => (FORBIDDEN | READ_ONLY | IN_FLIGHT, 0),
@@ -112,7 +147,7 @@ impl Region {
     #[inline(always)]
     pub(crate) fn store_spots<const BYTES: usize, const WORDS: usize>(
         &self,
-        spots: &Spots<BYTES>,
+        spots: Spots<'_, BYTES>,
         mask: Mask,
         words: [&Lanes<u32>; WORDS],
     ) {
@@ -124,7 +159,7 @@ impl Region {
     #[inline(always)]
     pub(crate) fn store_spots_compared<const BYTES: usize, const WORDS: usize>(
         &self,
-        spots: &Spots<BYTES>,
+        spots: Spots<'_, BYTES>,
         mask: Mask,
         words: [&Lanes<u32>; WORDS],
     ) -> Mask {
@@ -133,7 +168,7 @@ impl Region {
         }
         let keep = if BYTES < 4 { (1 << (8 * BYTES % 32)) - 1 } else { u32::MAX };
         let mut have = [Lanes([0; LANES]); WORDS];
-        self.data.at(spots).load(have.each_mut());
+        self.data.at(spots).load(have.each_mut().map(Cell::from_mut));
         let mut same = 0;
         for lane in 0..LANES {
             let mut differs = 0;
@@ -151,7 +186,7 @@ impl Region {
     #[inline(never)]
     fn store_compared_slowly<const BYTES: usize, const WORDS: usize>(
         &self,
-        spots: &Spots<BYTES>,
+        spots: Spots<'_, BYTES>,
         mask: Mask,
         words: [&Lanes<u32>; WORDS],
     ) -> Mask {

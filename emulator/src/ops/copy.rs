@@ -4,13 +4,15 @@
 use super::Lowered;
 use crate::checks::access::in_flight::source_changed;
 use crate::checks::access::undefined;
+use crate::checks::races::{Judge, Verdict};
 use crate::checks::words::{self, How};
-use crate::exec::copies::{Batch, Issued};
+use crate::exec::copies::{Batch, Sources};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use crate::exec::patterns;
 use crate::exec::warp::Warp;
+use crate::exec::wide::{self, Routine};
 use crate::finding::FindingKind;
 use crate::launch::Checks;
 use crate::lower::form::{Form, WIDE_ADDRESS};
@@ -18,9 +20,9 @@ use crate::lower::symbols::Symbol;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
     Access, Global, Memory, Refused, Resolve, Shared, addresses, check_issued, count,
-    global_access, global_read, permitted, refuse, report_race,
+    global_access, global_read, permitted, refuse, report_own_race, report_race,
 };
-use crate::memory::cells::spots::Spots;
+use crate::memory::cells::spots::{Room, Spots};
 use crate::memory::find;
 use crate::memory::region::Region;
 use crate::parse::ast::Operand;
@@ -68,7 +70,11 @@ fn cp_async(f: &mut Form<'_, '_>) -> Lowered {
     if hints == 1 {
         f.src(Type::B64)?;
     }
-    f.run::<Copy>()
+    match size {
+        16 => f.run::<Copy<16, 4>>(),
+        8 => f.run::<Copy<8, 2>>(),
+        _ => f.run::<Copy<4, 1>>(),
+    }
 }
 
 /// Whether the next operand is a predicate.
@@ -80,89 +86,177 @@ fn is_predicate(f: &mut Form<'_, '_>) -> bool {
     matches!(f.body.find(name), Some(Symbol::Register(index)) if f.body.registers[index as usize].ty == Type::Pred)
 }
 
-struct Copy;
-
-impl Exec for Copy {
-    #[inline(always)]
-    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
-        match inst.d {
-            16 => copy::<16, 4>(warp, inst, mask, env, Issued::sixteen),
-            8 => copy::<8, 2>(warp, inst, mask, env, Issued::eight),
-            _ => copy::<4, 1>(warp, inst, mask, env, Issued::four),
-        }
-    }
-}
-
 /// What each lane copies.
 type Data = [[u32; 4]; LANES];
 
+/// Copies `BYTES` bytes a lane.
+struct Copy<const BYTES: usize, const WORDS: usize>;
+
+impl<const BYTES: usize, const WORDS: usize> Exec for Copy<BYTES, WORDS> {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        let whole = inst.aux & WHOLE_SOURCE != 0 || reads_whole(warp, inst, mask, BYTES as u32);
+        if whole && let Some(flow) = copy_known::<BYTES, WORDS>(warp, inst, mask, env) {
+            return flow;
+        }
+        wide::call(SlowCopy::<BYTES, WORDS> { warp, inst, mask, env, whole })
+    }
+}
+
+/// As [`Copy`], between places that may lie in any manner, and of sources of any size.
+struct SlowCopy<'a, 'e, const BYTES: usize, const WORDS: usize> {
+    warp: &'a mut Warp,
+    inst: &'a Inst,
+    mask: Mask,
+    env: &'a mut Env<'e>,
+    whole: bool,
+}
+
+impl<const BYTES: usize, const WORDS: usize> Routine for SlowCopy<'_, '_, BYTES, WORDS> {
+    type Out = Flow;
+
+    #[inline(always)]
+    fn run(self) -> Flow {
+        let SlowCopy { warp, inst, mask, env, whole } = self;
+        let (from, to) = (addresses(&warp.regs, inst), destinations(warp, inst));
+        let (mut reading, mut partly) = (mask, 0);
+        let mut sizes = None;
+        if !whole {
+            let sizes = sizes.insert(source_sizes(warp, inst, BYTES as u32));
+            (reading, partly) = sorted(sizes, mask, BYTES as u32);
+        }
+        let size = |lane: usize| sizes.as_ref().map_or(BYTES as u32, |sizes| sizes.0[lane]);
+        let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
+        let checked = env.launch.checks.contains(Checks::MEMORY);
+        let mut entry = warp.copies.take_spare();
+        if reading != mask {
+            entry.data = [[0; 4]; LANES];
+        }
+        let mut hint = env.hints[inst.site as usize];
+        let mut room = Room::new();
+        let spots = room.place::<BYTES>(&to, mask, env.shared.base, env.shared.bytes);
+        let placed = spots
+            .is_some_and(|spots| !checked || mask & !env.shared.permits(spots, Access::Store) == 0);
+        let read = partly == 0
+            && (reading == 0
+                || read::<BYTES, WORDS>(&memory, &mut hint, &from, reading, &mut entry.data));
+        env.hints[inst.site as usize] = hint;
+        let mut undefined = None;
+        if !read || !placed {
+            if !env.launch.checks.contains(Checks::STRICT_ORDER) {
+                warp.copies.overtake(&env.shared, mask, &to, BYTES as u64);
+            }
+            match one_by_one(warp, inst, (mask, size), env, &mut entry.data) {
+                Ok(found) => undefined = found,
+                Err(flow) => {
+                    warp.copies.discard(entry);
+                    return flow;
+                }
+            }
+        }
+        let followed = if checked { reading & !partly } else { 0 };
+        let batch = Batch {
+            site: inst.site,
+            mask,
+            from: Sources { first: 0, distances: &from, span: ends(&from, reading) },
+            followed,
+            empty: mask & !reading,
+            undefined,
+        };
+        let spots = spots.expect("every lane of a copy that can be made has a place");
+        warp.copies.issue(entry, &env.shared, spots, batch);
+        if env.launch.traffic {
+            env.count_in_flight((warp.index, inst.site), mask, warp.copies.bytes_in_flight);
+        }
+        if reading != 0 {
+            let slot = patterns::Slot::source(inst.site, warp.index);
+            let bytes = BYTES as u64;
+            let mut known = false;
+            env.count_copied(|env| {
+                known = count::<Global>(env, slot, &from, reading, bytes, Access::Load);
+            });
+            let known = (known && partly == 0).then_some(slot);
+            let place = (warp.index, inst.site, known);
+            let flow = note_sources(env, place, &from, (reading, partly), size, BYTES as u32);
+            if flow != Flow::Next {
+                return flow;
+            }
+        }
+        let slot = patterns::Slot::of(inst.site, warp.index);
+        let known = count::<Shared>(env, slot, &to, mask, BYTES as u64, Access::Store);
+        check_issued(env, (warp.index, inst, known), &to, mask, BYTES as u64)
+    }
+}
+
+/// As [`Copy`] of whole sources, where sources and destinations lie to each other as they did before. Nothing happens if that takes a
+/// closer look.
 #[inline(always)]
-fn copy<const BYTES: usize, const WORDS: usize>(
+fn copy_known<const BYTES: usize, const WORDS: usize>(
     warp: &mut Warp,
     inst: &Inst,
     mask: Mask,
     env: &mut Env<'_>,
-    target: fn(&mut Issued) -> &mut Spots<BYTES>,
-) -> Flow {
-    let (from, to) = (addresses(&warp.regs, inst), destinations(warp, inst));
-    let (mut reading, mut partly) = (mask, 0);
-    let mut sizes = None;
-    if inst.aux & WHOLE_SOURCE == 0 && !reads_whole(warp, inst, mask, BYTES as u32) {
-        let sizes = sizes.insert(source_sizes(warp, inst, BYTES as u32));
-        (reading, partly) = sorted(sizes, mask, BYTES as u32);
+) -> Option<Flow> {
+    let Env { launch, shared, patterns, counters, order, races, log, .. } = &mut *env;
+    let [target, source] = patterns.last_of_copy(inst.site, warp.index)?;
+    let place = (inst.b, inst.c & WIDE_ADDRESS != 0, i64::from(inst.p.cast_signed()) as u64);
+    let to = target.recognised(&warp.regs, place, mask, BYTES as u64)?;
+    let place = (inst.a, inst.aux & WIDE_ADDRESS != 0, inst.imm as u64);
+    let from = source.recognised(&warp.regs, place, mask, BYTES as u64)?;
+    let (memory, mut hint) = (Memory { launch, shared, local: None }, source.hint);
+    let spots = target.form().spots::<BYTES>(to, shared.base, shared.bytes)?;
+    let (region, sources) =
+        find::place_known::<BYTES>(&memory, Space::Global, &mut hint, source.form(), from)?;
+    let checked = launch.checks.contains(Checks::MEMORY);
+    if checked
+        && (mask & !shared.permits(spots, Access::Store) != 0
+            || mask & !region.permits(sources, Access::Load) != 0)
+    {
+        return None;
     }
-    let size = |lane: usize| sizes.as_ref().map_or(BYTES as u32, |sizes| sizes.0[lane]);
-    let memory = Memory { launch: env.launch, shared: &env.shared, local: None };
-    let checked = env.launch.checks.contains(Checks::MEMORY);
     let mut entry = warp.copies.take_spare();
-    if reading != mask {
-        entry.data = [[0; 4]; LANES];
-    }
-    let mut hint = env.hints[inst.site as usize];
-    let spots = target(&mut entry);
-    let placed = spots.place(&to, mask, env.shared.base, env.shared.bytes)
-        && (!checked || mask & !env.shared.permits(spots, Access::Store) == 0);
-    let read = partly == 0
-        && (reading == 0
-            || read::<BYTES, WORDS>(&memory, &mut hint, &from, reading, &mut entry.data));
-    env.hints[inst.site as usize] = hint;
-    let mut undefined = None;
-    if !read || !placed {
-        if !env.launch.checks.contains(Checks::STRICT_ORDER) {
-            warp.copies.overtake(&env.shared, mask, &to, BYTES as u64);
-        }
-        match one_by_one(warp, inst, (mask, size), env, &mut entry.data) {
-            Ok(found) => undefined = found,
-            Err(flow) => {
-                warp.copies.discard(entry);
-                return flow;
-            }
-        }
-    }
-    let followed = if checked { reading & !partly } else { 0 };
+    read_rows::<BYTES, WORDS>(region, sources, mask, &mut entry.data);
+    let followed = if checked { mask } else { 0 };
+    let addresses =
+        Sources { first: from, distances: source.form().distances(), span: source.ends(from) };
     let batch =
-        Batch { site: inst.site, mask, from: (&from, followed), empty: mask & !reading, undefined };
-    warp.copies.issue(entry, &env.shared, target, batch);
+        Batch { site: inst.site, mask, from: addresses, followed, empty: 0, undefined: None };
+    warp.copies.issue(entry, shared, spots, batch);
+    source.hint = hint;
+    if launch.traffic {
+        let traffic = source.global(from);
+        counters.global_loads += &traffic;
+        counters.global_copies += &traffic;
+        counters.shared += target.shared(to);
+    }
+    let mut flow = Flow::Next;
+    if let Some(order) = order.as_ref() {
+        let (warp, pc) = (warp.index, inst.site);
+        let reads =
+            words::Access { warp, pc, writes: false, strong: false, atomic: false, whole: false };
+        let writes = words::Access { writes: true, ..reads };
+        // To global memory the quick look is all there is.
+        let judge = Judge { order, races: &mut *races, log: &mut *log };
+        let read = judge.judge::<Global>(reads, source, (from, mask), How::Both);
+        if let Verdict::Race(race) = read {
+            return Some(report_own_race(env, &race));
+        }
+        let written = match races {
+            None => Verdict::Clean,
+            Some(_) => {
+                let judge = Judge { order, races, log };
+                judge.judge::<Shared>(writes, target, (to, mask), How::Check)
+            }
+        };
+        if let Verdict::Open = written {
+            let to = target.addresses(to);
+            flow = check_issued(env, (warp, inst, false), &to, mask, BYTES as u64);
+        }
+    }
     if env.launch.traffic {
         env.count_in_flight((warp.index, inst.site), mask, warp.copies.bytes_in_flight);
     }
-    if reading != 0 {
-        let slot = patterns::Slot::source(inst.site, warp.index);
-        let bytes = BYTES as u64;
-        let mut known = false;
-        env.count_copied(|env| {
-            known = count::<Global>(env, slot, &from, reading, bytes, Access::Load);
-        });
-        let known = (known && partly == 0).then_some(slot);
-        let place = (warp.index, inst.site, known);
-        let flow = note_sources(env, place, &from, (reading, partly), size, BYTES as u32);
-        if flow != Flow::Next {
-            return flow;
-        }
-    }
-    let slot = patterns::Slot::of(inst.site, warp.index);
-    let known = count::<Shared>(env, slot, &to, mask, BYTES as u64, Access::Store);
-    check_issued(env, (warp.index, inst, known), &to, mask, BYTES as u64)
+    Some(flow)
 }
 
 /// Reads whole sources that lie in one allocation; whether they do and may be read.
@@ -175,23 +269,34 @@ fn read<const BYTES: usize, const WORDS: usize>(
     data: &mut Data,
 ) -> bool {
     let checked = memory.launch.checks.contains(Checks::MEMORY);
-    let mut spots = Spots::<BYTES>::nowhere();
-    let source = find::place(memory, Space::Global, hint, from, reading, &mut spots)
-        .filter(|region| !checked || reading & !region.permits(&spots, Access::Load) == 0);
-    let Some(region) = source else { return false };
-    let places = region.data.at(&spots);
-    if reading == ALL {
-        places.load_rows::<WORDS, LANES>(0, data);
-    } else {
-        for lane in lanes(reading) {
-            let words: [u32; WORDS] = places.load_lane(lane);
-            data[lane][..WORDS].copy_from_slice(&words);
-        }
-    }
+    let mut room = Room::new();
+    let source = find::place::<BYTES>(memory, Space::Global, hint, from, reading, &mut room)
+        .filter(|(region, spots)| !checked || reading & !region.permits(*spots, Access::Load) == 0);
+    let Some((region, spots)) = source else { return false };
+    read_rows::<BYTES, WORDS>(region, spots, reading, data);
     true
 }
 
-/// As [`copy`], lane by lane, for sources in different allocations and of sizes of their own: reads them, and gives which bytes
+/// Reads whole sources at these places.
+#[inline(always)]
+fn read_rows<const BYTES: usize, const WORDS: usize>(
+    region: &Region,
+    spots: Spots<'_, BYTES>,
+    reading: Mask,
+    data: &mut Data,
+) {
+    let places = region.data.at(spots);
+    if reading == ALL {
+        places.load_rows::<WORDS, LANES>(0, data);
+        return;
+    }
+    for lane in lanes(reading) {
+        let words: [u32; WORDS] = places.load_lane(lane);
+        data[lane][..WORDS].copy_from_slice(&words);
+    }
+}
+
+/// As [`SlowCopy`], lane by lane, for sources in different allocations and of sizes of their own: reads them, and gives which bytes
 /// of each lane are undefined if any are; or what is wrong with the first copy that cannot be made.
 #[inline(never)]
 fn one_by_one(
@@ -284,6 +389,13 @@ fn destinations(warp: &Warp, inst: &Inst) -> Lanes<u64> {
         }
         out
     }
+}
+
+/// The least and the greatest address of lanes.
+#[inline(never)]
+fn ends(from: &Lanes<u64>, reading: Mask) -> (u64, u64) {
+    lanes(reading)
+        .fold((u64::MAX, 0), |(low, high), lane| (low.min(from.0[lane]), high.max(from.0[lane])))
 }
 
 /// Whether all lanes read as much as they copy, at a quick look.
@@ -383,12 +495,11 @@ fn land(warp: &mut Warp, pc: u32, mask: Mask, newest: Option<u32>, env: &mut Env
     copies.wait(shared, mask, newest, |copied, lanes| {
         // The bytes are written now, as far as the other threads can tell.
         if let (Some(races), Some(order)) = (&mut *races, &*order) {
-            let (offsets, bytes) = (copied.offsets(), copied.bytes as u64);
             let slot = patterns::Slot::of(copied.site, access.warp);
-            let pattern = patterns.of(slot, offsets, lanes, bytes);
-            let first = pattern.first(offsets);
+            let (pattern, first) = patterns.of_copied(slot, copied.to(), lanes);
             if !races.by_pattern(order, access, pattern, (first, lanes), how) {
-                let found = races.access(order, access, offsets, lanes, bytes);
+                let bytes = copied.bytes() as u64;
+                let found = races.access(order, access, &copied.to().all(), lanes, bytes);
                 race = race.or(found.map(|found| (found, bytes)));
             }
         }

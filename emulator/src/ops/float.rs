@@ -259,8 +259,8 @@ where
         return f.run::<Directed<E>>();
     }
     match (f.has("ftz"), f.has("sat")) {
-        (false, false) => f.run::<Map2<OnSingle<O>, f32, f32, f32>>(),
-        (true, false) => f.run::<Map2<OnSingle<O>, Ftz, Ftz, Ftz>>(),
+        (false, false) => f.run_often::<Map2<OnSingle<O>, f32, f32, f32>>(),
+        (true, false) => f.run_often::<Map2<OnSingle<O>, Ftz, Ftz, Ftz>>(),
         (false, true) => f.run::<Map2<Sat<OnSingle<O>>, f32, f32, f32>>(),
         (true, true) => f.run::<Map2<Sat<OnSingle<O>>, Ftz, Ftz, Ftz>>(),
     }
@@ -272,8 +272,8 @@ fn fma(f: &mut Form<'_, '_>) -> Lowered {
         return f.run::<Directed<FmaExact>>();
     }
     match (f.has("ftz"), f.has("sat")) {
-        (false, false) => f.run::<Map3<OnSingle<Fma>, f32, f32, f32, f32>>(),
-        (true, false) => f.run::<Map3<OnSingle<Fma>, Ftz, Ftz, Ftz, Ftz>>(),
+        (false, false) => f.run_often::<Map3<OnSingle<Fma>, f32, f32, f32, f32>>(),
+        (true, false) => f.run_often::<Map3<OnSingle<Fma>, Ftz, Ftz, Ftz, Ftz>>(),
         (false, true) => f.run::<Map3<Sat<OnSingle<Fma>>, f32, f32, f32, f32>>(),
         (true, true) => f.run::<Map3<Sat<OnSingle<Fma>>, Ftz, Ftz, Ftz, Ftz>>(),
     }

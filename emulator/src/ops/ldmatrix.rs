@@ -12,7 +12,7 @@ use crate::checks::access::unwritten;
 use crate::checks::taint;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers, lanes};
 use crate::exec::patterns;
 use crate::exec::warp::Warp;
 use crate::exec::wide;
@@ -21,11 +21,12 @@ use crate::lower::flow::Slot;
 use crate::lower::form::{Form, WHOLE};
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
-    Access, Generic, Memory, Refused, Resolve, Shared, addresses, check_races, count, observe,
-    refuse,
+    Access, Generic, Memory, Perform, Refused, Resolve, Shared, access_known, addresses,
+    check_races, count, observe, refuse,
 };
-use crate::memory::cells::spots::Spots;
+use crate::memory::cells::spots::{Room, Spots};
 use crate::memory::find;
+use crate::memory::region::Region;
 use crate::types::{Class, Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
@@ -93,34 +94,23 @@ impl<R: Resolve + 'static> Exec for Load<R> {
         if let Some(flow) = expect_all(env, mask, "ldmatrix.sync.aligned") {
             return flow;
         }
-        let at = addresses(&warp.regs, inst);
         let lanes = address_lanes(inst.list.len());
+        let what = Loading { inst };
+        let known = access_known::<R, ROW_BYTES>(warp, inst, lanes, env, Access::Load, what);
+        if let Some(flow) = known {
+            return flow;
+        }
+        let at = addresses(&warp.regs, inst);
         let mut missing = None;
         let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
         let checked = env.launch.checks.contains(Checks::MEMORY);
-        let mut spots = Spots::<ROW_BYTES>::nowhere();
-        let together = find::place(&memory, R::SPACE, &mut 0, &at, lanes, &mut spots)
-            .filter(|region| !checked || lanes & !region.permits(&spots, Access::Load) == 0);
-        let four = <[u32; 4]>::try_from(&*inst.list).map(|slots| slots.map(|slot| slot as usize));
-        let four = four.ok().filter(|_| inst.aux & TRANSPOSED == 0);
-        let four = four.and_then(|slots| warp.regs.words.get_disjoint_mut(slots).ok());
-        if let (Some(region), Some(registers)) = (together, four) {
-            region.data.at(&spots).load_matrices(registers);
-        } else if let Some(region) = together {
-            let places = region.data.at(&spots);
-            for (index, &slot) in inst.list.iter().enumerate().take(4) {
-                let Lanes(register) = &mut warp.regs.words[slot as usize];
-                if inst.aux & TRANSPOSED == 0 {
-                    let (rows, _) = register.as_chunks_mut();
-                    let rows = rows.first_chunk_mut().expect("a register has 8 rows of 4 words");
-                    places.load_rows::<4, 8>(8 * index, rows);
-                } else {
-                    let mut rows = [[0; 4]; 8];
-                    places.load_rows::<4, 8>(8 * index, &mut rows);
-                    let words = rows.as_flattened().first_chunk();
-                    wide::transposed(words.expect("8 rows are a register"), register);
-                }
-            }
+        let mut room = Room::new();
+        let together = find::place::<ROW_BYTES>(&memory, R::SPACE, &mut 0, &at, lanes, &mut room)
+            .filter(|(region, spots)| {
+                !checked || lanes & !region.permits(*spots, Access::Load) == 0
+            });
+        if let Some((region, spots)) = together {
+            _ = Loading { inst }.perform(&mut warp.regs, region, spots);
         } else {
             match load_apart::<R>(warp, env, inst, &at, lanes) {
                 Ok(found) => missing = found,
@@ -133,6 +123,42 @@ impl<R: Resolve + 'static> Exec for Load<R> {
             Some(missing) if flow == Flow::Next => undefined::<R>(warp, env, inst, &at, &missing),
             _ => flow,
         }
+    }
+}
+
+/// Loads matrices, whose rows are at these places, into the registers that an instruction names.
+struct Loading<'a> {
+    inst: &'a Inst,
+}
+
+impl Perform<ROW_BYTES> for Loading<'_> {
+    #[inline(always)]
+    fn perform(self, regs: &mut Registers, region: &Region, spots: Spots<'_, ROW_BYTES>) -> Mask {
+        let Loading { inst } = self;
+        let places = region.data.at(spots);
+        if let Ok(slots) = <[u32; 4]>::try_from(&*inst.list)
+            && inst.aux & TRANSPOSED == 0
+        {
+            let cells = regs.cells();
+            let [a, b, c, d] = slots;
+            let cell = |slot: u32| &cells[slot as usize];
+            places.load_matrices([cell(a), cell(b), cell(c), cell(d)]);
+            return 0;
+        }
+        for (index, &slot) in inst.list.iter().enumerate().take(4) {
+            let Lanes(register) = &mut regs.words[slot as usize];
+            if inst.aux & TRANSPOSED == 0 {
+                let (rows, _) = register.as_chunks_mut();
+                let rows = rows.first_chunk_mut().expect("a register has 8 rows of 4 words");
+                places.load_rows::<4, 8>(8 * index, rows);
+            } else {
+                let mut rows = [[0; 4]; 8];
+                places.load_rows::<4, 8>(8 * index, &mut rows);
+                let words = rows.as_flattened().first_chunk();
+                wide::transposed(words.expect("8 rows are a register"), register);
+            }
+        }
+        0
     }
 }
 
@@ -295,17 +321,17 @@ fn store_rows(
     words: [&Lanes<u32>; 4],
 ) -> Result<Mask, Refused> {
     let checked = memory.launch.checks.contains(Checks::MEMORY);
-    let mut spots = Spots::<ROW_BYTES>::nowhere();
-    let together = find::place(memory, space, &mut 0, at, mask, &mut spots)
-        .filter(|region| !checked || mask & !region.permits(&spots, Access::Store) == 0);
-    if let Some(region) = together {
+    let mut room = Room::new();
+    let together = find::place::<ROW_BYTES>(memory, space, &mut 0, at, mask, &mut room)
+        .filter(|(region, spots)| !checked || mask & !region.permits(*spots, Access::Store) == 0);
+    if let Some((region, spots)) = together {
         if !memory.launch.checks.contains(Checks::SHARED_RACES)
             && !memory.launch.checks.contains(Checks::GLOBAL_RACES)
         {
-            region.store_spots(&spots, mask, words);
+            region.store_spots(spots, mask, words);
             return Ok(0);
         }
-        return Ok(region.store_spots_compared(&spots, mask, words));
+        return Ok(region.store_spots_compared(spots, mask, words));
     }
     let (how, mut unchanging) = ((Access::Store, checked), 0);
     find::one_by_one::<ROW_BYTES>(memory, space, at, mask, how, |lane, region, spots| {

@@ -4,12 +4,14 @@
 //! without effect. Volatile, relaxed, acquire and release accesses to global memory order CTAs, so
 //! they run when the round commits, unless their scope is the CTA.
 
+use std::marker::PhantomData;
+
 use super::Lowered;
 use crate::checks::access::unwritten;
 use crate::error::Fault;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers, lanes};
+use crate::exec::lanes::{LANES, Lanes, Mask, lanes};
 use crate::exec::patterns;
 use crate::exec::warp::Warp;
 use crate::exec::wide::{self, Routine};
@@ -17,11 +19,10 @@ use crate::launch::Checks;
 use crate::lower::form::{ACQUIRES, Form, Place, RELEASES, STRONG, WIDER};
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
-    Access, Generic, Global, Local, Memory, Param, Refused, Shared, addresses, check_races, count,
-    observe, refuse,
+    Access, Generic, Global, Local, Memory, Param, Perform, Refused, Resolve, Shared, access_known,
+    addresses, check_races, count, observe, refuse,
 };
-use crate::memory::cells::spots::Spots;
-use crate::memory::region::Region;
+use crate::memory::cells::spots::Room;
 use crate::memory::{GLOBAL_BASE, WINDOW_BYTES, find};
 use crate::types::{Kind, Space, Type};
 
@@ -35,53 +36,6 @@ pub(crate) const ROWS: &[Row] = &[
         "st[.mmio][.weak|volatile|relaxed|release][.cta|cluster|gpu|sys][.global|local|param|param::func|shared|shared::cta|shared::cluster][.wb|cg|cs|wt][.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate][.L2::evict_normal|L2::evict_first|L2::evict_last][.L2::cache_hint][.v2|v4|v8].b8|b16|b32|b64|b128|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 [a], b[, policy]",
         st,
     ),
-];
-
-/// What an instruction accesses, packed into [`Inst::m`] and [`Inst::p`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Elements {
-    space: Space,
-    /// Bytes of one element, 1 to 8.
-    bytes: u32,
-    /// Whether a load extends it with its sign.
-    signed: bool,
-    /// Bits of the registers.
-    register: u32,
-}
-
-impl Elements {
-    fn pack(self, inst: &mut Inst) {
-        inst.m = SPACES.iter().position(|&s| s == self.space).unwrap_or(0) as u32;
-        let wordwise = if self.are_words(inst.list.len()) { WORDWISE } else { 0 };
-        inst.p = self.bytes | u32::from(self.signed) << 8 | self.register << 16 | wordwise;
-    }
-
-    #[inline(always)]
-    fn of(inst: &Inst) -> Elements {
-        let space = SPACES[inst.m as usize % SPACES.len()];
-        let (bytes, signed, register) = (inst.p & 0xff, inst.p >> 8 & 1 != 0, inst.p >> 16 & 0xff);
-        Elements { space, bytes, signed, register }
-    }
-
-    /// Whether registers are filled with words of memory as they are.
-    fn are_words(self, count: usize) -> bool {
-        self.register <= 32 && (self.bytes == 4 || self.bytes < 4 && count == 1 && !self.signed)
-    }
-}
-
-/// Flag in [`Inst::p`]: [`Elements::are_words`].
-const WORDWISE: u32 = 1 << 31;
-
-/// The spaces that [`Elements`] can name; a power of two of them, which saves a division.
-const SPACES: [Space; 8] = [
-    Space::Global,
-    Space::Shared,
-    Space::Local,
-    Space::Param,
-    Space::Generic,
-    Space::Generic,
-    Space::Generic,
-    Space::Generic,
 ];
 
 /// Calls a generic function with a space as a type.
@@ -112,9 +66,11 @@ macro_rules! in_space {
     };
 }
 
+mod elements;
 // After the macro, which it uses.
 mod undefined;
 
+use elements::{Elements, Loading, Storing, deliver, words_of};
 use undefined::{store_undefined, undefined};
 
 /// Whether an access that orders CTAs has to wait for the commit: where any lane's address is global.
@@ -123,12 +79,40 @@ fn has_to_wait(warp: &Warp, inst: &Inst, mask: Mask, env: &Env<'_>) -> bool {
     inst.aux & WIDER != 0 && env.must_defer() && any_global(warp, inst, mask)
 }
 
-/// Loads `BYTES` bytes from the address of each lane into the registers of [`Inst::list`].
-struct Load<const BYTES: usize, const WORDS: usize>;
+/// Loads `BYTES` bytes from the address of each lane, in a space, into the registers of [`Inst::list`].
+struct Load<R, const BYTES: usize, const WORDS: usize>(PhantomData<R>);
 
-impl<const BYTES: usize, const WORDS: usize> Exec for Load<BYTES, WORDS> {
+impl<R: Resolve, const BYTES: usize, const WORDS: usize> Exec for Load<R, BYTES, WORDS> {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        let what = Loading::<BYTES, WORDS> { inst, mask };
+        match access_known::<R, BYTES>(warp, inst, mask, env, Access::Load, what) {
+            Some(flow) => {
+                if env.launch.traffic {
+                    let copied = warp.copies.bytes_in_flight;
+                    env.count_in_flight((warp.index, inst.site), mask, copied);
+                }
+                flow
+            }
+            None => wide::call(SlowLoad::<BYTES, WORDS> { warp, inst, mask, env }),
+        }
+    }
+}
+
+/// As [`Load`], in any space, at places that may lie in any manner.
+struct SlowLoad<'a, 'e, const BYTES: usize, const WORDS: usize> {
+    warp: &'a mut Warp,
+    inst: &'a Inst,
+    mask: Mask,
+    env: &'a mut Env<'e>,
+}
+
+impl<const BYTES: usize, const WORDS: usize> Routine for SlowLoad<'_, '_, BYTES, WORDS> {
+    type Out = Flow;
+
+    #[inline(always)]
+    fn run(self) -> Flow {
+        let SlowLoad { warp, inst, mask, env } = self;
         if has_to_wait(warp, inst, mask, env) {
             return Flow::Defer;
         }
@@ -137,18 +121,15 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Load<BYTES, WORDS> {
         let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
         let checked = env.launch.checks.contains(Checks::MEMORY);
         let mut hint = env.hints[inst.site as usize];
-        let mut spots = Spots::<BYTES>::nowhere();
-        let region = find::place(&memory, elements.space, &mut hint, &at, mask, &mut spots)
-            .filter(|region| !checked || mask & !region.permits(&spots, Access::Load) == 0);
+        let mut room = Room::new();
+        let place = find::place::<BYTES>(&memory, elements.space, &mut hint, &at, mask, &mut room)
+            .filter(|(region, spots)| {
+                !checked || mask & !region.permits(*spots, Access::Load) == 0
+            });
         let mut missing = None;
-        match region {
-            Some(region)
-                if mask == ALL
-                    && load_straight::<BYTES, WORDS>(&mut warp.regs, inst, region, &spots) => {}
-            Some(region) => {
-                let mut words = [Lanes([0; LANES]); WORDS];
-                region.data.at(&spots).load(words.each_mut());
-                deliver(&mut warp.regs, inst, mask, &words);
+        match place {
+            Some((region, spots)) => {
+                _ = Loading::<BYTES, WORDS> { inst, mask }.perform(&mut warp.regs, region, spots);
             }
             None => match load_one_by_one::<BYTES, WORDS>(warp, env, inst, &at, mask) {
                 Ok(found) => missing = found,
@@ -171,144 +152,61 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Load<BYTES, WORDS> {
     }
 }
 
-/// Loads into the registers that an instruction names, if these are filled with words of memory as they are.
-#[inline(always)]
-fn load_straight<const BYTES: usize, const WORDS: usize>(
-    regs: &mut Registers,
-    inst: &Inst,
-    region: &Region,
-    spots: &Spots<BYTES>,
-) -> bool {
-    if inst.p & WORDWISE == 0 {
-        return false;
-    }
-    let Ok(slots) = <[u32; WORDS]>::try_from(&*inst.list) else { return false };
-    // A register that is named twice takes what comes last.
-    let Ok(out) = regs.words.get_disjoint_mut(slots.map(|slot| slot as usize)) else {
-        return false;
-    };
-    region.data.at(spots).load(out);
-    true
-}
+/// Stores the registers of [`Inst::list`], `BYTES` bytes together, to the address of each lane, in a space.
+struct Store<R, const BYTES: usize, const WORDS: usize>(PhantomData<R>);
 
-/// Puts what was loaded into the registers that an instruction names.
-#[inline(never)]
-fn deliver(regs: &mut Registers, inst: &Inst, mask: Mask, words: &[Lanes<u32>]) {
-    if inst.p & WORDWISE != 0 {
-        for (&slot, words) in inst.list.iter().zip(words) {
-            regs.write(slot, mask, words);
-        }
-    } else {
-        wide::call(Deliver { regs, inst, mask, words });
-    }
-}
-
-/// Takes elements out of words and puts them, extended, into registers.
-struct Deliver<'a> {
-    regs: &'a mut Registers,
-    inst: &'a Inst,
-    mask: Mask,
-    words: &'a [Lanes<u32>],
-}
-
-impl Routine for Deliver<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Deliver { regs, inst, mask, words } = self;
-        let Elements { bytes, signed, register, .. } = Elements::of(inst);
-        let unused = 64 - 8 * bytes;
-        for (index, &slot) in inst.list.iter().enumerate() {
-            let first = index * bytes as usize;
-            let low = &words[first / 4 % words.len()];
-            // The upper half of an element of eight bytes; else what is shifted out again.
-            let high = &words[(first / 4 + 1) % words.len()];
-            let shift = 8 * (first as u32 % 4);
-            let mut out = Lanes([0; LANES]);
-            for lane in 0..LANES {
-                let both = u64::from(low.0[lane]) | u64::from(high.0[lane]) << 32;
-                let top = both >> shift << unused;
-                let value = if signed { (top as i64 >> unused) as u64 } else { top >> unused };
-                out.0[lane] = value & u64::MAX >> (64 - register);
-            }
-            if register == 64 {
-                regs.write(slot, mask, &out);
-            } else {
-                regs.write(slot, mask, &Lanes(out.0.map(|value| value as u32)));
-            }
-        }
-    }
-}
-
-/// Puts registers into the words that a store writes: the inverse of [`Deliver`].
-struct Collect<'a> {
-    regs: &'a Registers,
-    inst: &'a Inst,
-    words: &'a mut [Lanes<u32>],
-}
-
-impl Routine for Collect<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Collect { regs, inst, words } = self;
-        let Elements { bytes, register, .. } = Elements::of(inst);
-        let (count, keep) = (words.len(), u64::MAX >> (64 - 8 * bytes));
-        for (index, &slot) in inst.list.iter().enumerate() {
-            let first = index * bytes as usize;
-            let shift = 8 * (first as u32 % 4);
-            for lane in 0..LANES {
-                let value = match register {
-                    64 => regs.doubles[slot as usize].0[lane],
-                    _ => regs.words[slot as usize].0[lane].into(),
-                };
-                let value = (value & keep) << shift;
-                words[first / 4 % count].0[lane] |= value as u32;
-                if bytes == 8 {
-                    words[(first / 4 + 1) % count].0[lane] |= (value >> 32) as u32;
-                }
-            }
-        }
-    }
-}
-
-/// Stores the registers of [`Inst::list`], `BYTES` bytes together, to the address of each lane.
-struct Store<const BYTES: usize, const WORDS: usize>;
-
-impl<const BYTES: usize, const WORDS: usize> Exec for Store<BYTES, WORDS> {
+impl<R: Resolve, const BYTES: usize, const WORDS: usize> Exec for Store<R, BYTES, WORDS> {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        let mut known = None;
+        if warp.taint.is_none() {
+            let what = Storing::<BYTES, WORDS> { inst, mask, compared: is_compared(env, inst) };
+            env.stored_at_once = mask == env.live;
+            known = access_known::<R, BYTES>(warp, inst, mask, env, Access::Store, what);
+        }
+        match known {
+            Some(flow) => flow,
+            None => wide::call(SlowStore::<BYTES, WORDS> { warp, inst, mask, env }),
+        }
+    }
+}
+
+/// As [`Store`], in any space, at places that may lie in any manner.
+struct SlowStore<'a, 'e, const BYTES: usize, const WORDS: usize> {
+    warp: &'a mut Warp,
+    inst: &'a Inst,
+    mask: Mask,
+    env: &'a mut Env<'e>,
+}
+
+impl<const BYTES: usize, const WORDS: usize> Routine for SlowStore<'_, '_, BYTES, WORDS> {
+    type Out = Flow;
+
+    #[inline(always)]
+    fn run(self) -> Flow {
+        let SlowStore { warp, inst, mask, env } = self;
         if has_to_wait(warp, inst, mask, env) {
             return Flow::Defer;
         }
         let at = addresses(&warp.regs, inst);
         let elements = Elements::of(inst);
-        let mut collected;
-        let words: [&Lanes<u32>; WORDS] = if inst.p & WORDWISE != 0 && inst.list.len() == WORDS {
-            std::array::from_fn(|word| &warp.regs.words[inst.list[word] as usize])
-        } else {
-            collected = [Lanes([0; LANES]); WORDS];
-            wide::call(Collect { regs: &warp.regs, inst, words: &mut collected });
-            collected.each_ref()
-        };
+        let compared = is_compared(env, inst);
         let memory = Memory { launch: env.launch, shared: &env.shared, local: warp.local.as_ref() };
         let checked = env.launch.checks.contains(Checks::MEMORY);
-        // Lanes whose store leaves every byte as it was: threads that write the same value (replicated results, as
-        // compilers make them) do not race.
-        let compared = has_races(env.launch.checks) && inst.aux & STRONG == 0;
         let mut hint = env.hints[inst.site as usize];
-        let mut spots = Spots::<BYTES>::nowhere();
-        let region = find::place(&memory, elements.space, &mut hint, &at, mask, &mut spots)
-            .filter(|region| !checked || mask & !region.permits(&spots, Access::Store) == 0);
-        let unchanging = match region {
-            Some(region) if compared => region.store_spots_compared(&spots, mask, words),
-            Some(region) => {
-                region.store_spots(&spots, mask, words);
-                0
+        let mut room = Room::new();
+        let place = find::place::<BYTES>(&memory, elements.space, &mut hint, &at, mask, &mut room)
+            .filter(|(region, spots)| {
+                !checked || mask & !region.permits(*spots, Access::Store) == 0
+            });
+        let unchanging = match place {
+            Some((region, spots)) => {
+                let what = Storing::<BYTES, WORDS> { inst, mask, compared };
+                what.perform(&mut warp.regs, region, spots)
             }
             None => {
+                let mut collected = [Lanes([0; LANES]); WORDS];
+                let words = words_of(&warp.regs, inst, &mut collected);
                 match store_one_by_one::<BYTES, WORDS>(warp, env, elements.space, &at, mask, words)
                 {
                     Ok(unchanging) if compared => unchanging,
@@ -330,6 +228,12 @@ impl<const BYTES: usize, const WORDS: usize> Exec for Store<BYTES, WORDS> {
             check_races::<R>(env, place, &at, changing, BYTES as u64, Access::Store)
         })
     }
+}
+
+/// Whether a store tells lanes that leave every byte as it was: threads that write the same value (replicated results, as
+/// compilers make them) do not race.
+fn is_compared(env: &Env<'_>, inst: &Inst) -> bool {
+    has_races(env.launch.checks) && inst.aux & STRONG == 0
 }
 
 fn has_races(checks: Checks) -> bool {
@@ -476,15 +380,15 @@ macro_rules! run_access {
         note_strength(f);
         let (bytes, signed) = ($ty.bits() / 8, $ty.kind() == Kind::Signed);
         Elements { space: $space, bytes, signed, register: $register }.pack(&mut f.inst);
-        match bytes as usize * $count {
-            1 => f.run::<$handler<1, 1>>(),
-            2 => f.run::<$handler<2, 1>>(),
-            4 => f.run::<$handler<4, 1>>(),
-            8 => f.run::<$handler<8, 2>>(),
-            16 => f.run::<$handler<16, 4>>(),
-            32 => f.run::<$handler<32, 8>>(),
+        in_space!($space, R => match bytes as usize * $count {
+            1 => f.run::<$handler<R, 1, 1>>(),
+            2 => f.run::<$handler<R, 2, 1>>(),
+            4 => f.run::<$handler<R, 4, 1>>(),
+            8 => f.run::<$handler<R, 8, 2>>(),
+            16 => f.run::<$handler<R, 16, 4>>(),
+            32 => f.run::<$handler<R, 32, 8>>(),
             _ => Err(f.fault("no vector has more than 32 bytes")),
-        }
+        })
     }};
 }
 

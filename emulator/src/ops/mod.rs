@@ -54,8 +54,8 @@ use std::marker::PhantomData;
 
 use crate::counters::InstructionClass;
 use crate::exec::env::Env;
-use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{ALL, LANES, Mask, STEP, Value, Word, merge};
+use crate::exec::inst::{Exec, Flow, Inst, Repeat};
+use crate::exec::lanes::{ALL, Files, LANES, Mask, STEP, Value, Word, merge};
 use crate::exec::warp::Warp;
 use crate::lower::form::Form;
 use crate::lower::table::Family;
@@ -222,7 +222,14 @@ impl<O: Op2<A, B, D>, A: Value, B: Value, D: Value> Exec for Map2<O, A, B, D> {
         if mask != ALL {
             return masked::<D::Word>(warp, inst, mask, env);
         }
-        let mut files = warp.regs.files();
+        Self::all(&mut warp.regs.files(), inst);
+        Flow::Next
+    }
+}
+
+impl<O: Op2<A, B, D>, A: Value, B: Value, D: Value> Repeat for Map2<O, A, B, D> {
+    #[inline(always)]
+    fn all(files: &mut Files<'_>, inst: &Inst) {
         for at in 0..LANES / STEP {
             let a = files.part::<A::Word>(inst.a, at);
             let b = files.part::<B::Word>(inst.b, at);
@@ -232,7 +239,6 @@ impl<O: Op2<A, B, D>, A: Value, B: Value, D: Value> Exec for Map2<O, A, B, D> {
             }
             files.set_part(inst.d, at, out);
         }
-        Flow::Next
     }
 }
 
@@ -242,7 +248,14 @@ impl<O: Op3<A, B, C, D>, A: Value, B: Value, C: Value, D: Value> Exec for Map3<O
         if mask != ALL {
             return masked::<D::Word>(warp, inst, mask, env);
         }
-        let mut files = warp.regs.files();
+        Self::all(&mut warp.regs.files(), inst);
+        Flow::Next
+    }
+}
+
+impl<O: Op3<A, B, C, D>, A: Value, B: Value, C: Value, D: Value> Repeat for Map3<O, A, B, C, D> {
+    #[inline(always)]
+    fn all(files: &mut Files<'_>, inst: &Inst) {
         for at in 0..LANES / STEP {
             let a = files.part::<A::Word>(inst.a, at);
             let b = files.part::<B::Word>(inst.b, at);
@@ -253,7 +266,6 @@ impl<O: Op3<A, B, C, D>, A: Value, B: Value, C: Value, D: Value> Exec for Map3<O
             }
             files.set_part(inst.d, at, out);
         }
-        Flow::Next
     }
 }
 

@@ -169,16 +169,16 @@ impl Log {
         order: &Order,
         access: Access,
         pattern: &mut Pattern,
-        addresses: &Lanes<u64>,
+        first: u64,
     ) -> Option<OwnRace> {
         let how = self.how(order, access, pattern.mask());
         let Log { reads, own, .. } = self;
-        let pages = reads.add_pattern(how, pattern, addresses, |page| own.note_read(page));
+        let pages = reads.add_pattern(how, pattern, first, |page| own.note_read(page));
         if own.is_empty() || pages.is_some_and(|pages| !own.hold_any(pages)) {
             return None;
         }
         let mut race = None;
-        pattern.stretches(addresses, |stretch| {
+        pattern.stretches(first, |stretch| {
             race = race.or(own.access(order, access, &stretch, reads));
         });
         race

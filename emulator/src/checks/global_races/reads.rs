@@ -91,22 +91,21 @@ impl Default for Reads {
 }
 
 impl Reads {
-    /// Notes a read at places that a pattern knows. Gives the pages that it touches and perhaps some between, if they are few.
+    /// Notes a read at places that a pattern knows, the first of them at `base`. Gives the pages that it touches and perhaps some between, if they are few.
     #[inline(always)]
     pub(super) fn add_pattern(
         &mut self,
         how: How,
         pattern: &mut Pattern,
-        addresses: &Lanes<u64>,
+        base: u64,
         mut new_page: impl FnMut(u64),
     ) -> Option<RangeInclusive<u64>> {
         if self.all.len() >= MOST {
             return None;
         }
-        let base = pattern.first(addresses);
         let Some((stretches, kept, span)) = pattern.known_stretches() else {
             let first = self.stretches.len();
-            pattern.stretches(addresses, |stretch| self.stretches.push(stretch));
+            pattern.stretches(base, |stretch| self.stretches.push(stretch));
             self.add_from(how, first, new_page);
             return None;
         };
@@ -353,7 +352,8 @@ mod tests {
         for step in 0..6 {
             let at = rows(PAGE * (10 + step), 512);
             let pattern = patterns.of(Slot::of(3, 0), &at, ALL, 16);
-            reads.add_pattern(how(3, 1, 0, 0), pattern, &at, |page| pages.push(page));
+            let first = pattern.first(&at);
+            reads.add_pattern(how(3, 1, 0, 0), pattern, first, |page| pages.push(page));
         }
         assert_eq!(pages, [10, 11, 12, 13, 14, 15]);
         reads.index();

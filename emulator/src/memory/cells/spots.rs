@@ -1,14 +1,5 @@
 //! What a whole warp accesses, checked at once.
 
-use std::mem::MaybeUninit;
-
-#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-use super::vectors;
-use super::{Cell, Cells};
-use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
-use crate::exec::wide::{self, Routine};
-use crate::memory::region::spread;
-
 /// Code for processors that have what [`vectors`] needs, which is to return; what follows it does the same without.
 macro_rules! with_vectors {
     ($($code:tt)*) => {
@@ -19,14 +10,39 @@ macro_rules! with_vectors {
     };
 }
 
-/// Where each lane of a warp accesses `BYTES` bytes (S1: `len` is `u64::MAX`, or `offsets` is set and for every lane the offset
-/// is a multiple of `BYTES` and `offset + BYTES <= len`; kept by the methods of this type, which alone write these fields).
-/// Lanes that take no part have such an offset too, of no meaning.
+// After the macro, which it uses.
+mod apart;
+mod form;
+mod kept;
+
+use std::cell;
+use std::mem::MaybeUninit;
+
+pub(crate) use form::Form;
+pub(crate) use kept::Kept;
+
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+use super::vectors;
+use super::{Cell, Cells};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+use crate::exec::wide;
+use crate::memory::region::spread;
+
+/// A register to be filled, which may be named more than once.
+pub(crate) type Register = cell::Cell<Lanes<u32>>;
+
+/// Where each lane of a warp accesses `BYTES` bytes (S1: for every lane `start` and its offset, wrapping, are a multiple of `BYTES`,
+/// and at most `len - BYTES`; kept by what makes them here and in [`form`]). Lanes that take no part have such a place too, of no
+/// meaning.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Spots<const BYTES: usize> {
-    offsets: MaybeUninit<Lanes<u64>>,
+pub(crate) struct Spots<'o, const BYTES: usize> {
+    offsets: &'o Lanes<u64>,
+    start: u64,
     len: u64,
     shape: Shape,
+    /// Whether no two lanes that take part share a byte, if that is known.
+    apart: Option<bool>,
 }
 
 /// How the places of the lanes lie to each other.
@@ -36,119 +52,76 @@ pub(super) enum Shape {
     Straight,
     /// All the same.
     Same,
+    /// Every second lane right behind the one before.
+    Pairs,
     Any,
 }
 
-impl<const BYTES: usize> Spots<BYTES> {
-    /// Places in no memory: filled in by [`Spots::place`], where they lie rather than being moved there.
+/// Room for the offsets of a warp's places, which need not be cleared each time.
+pub(crate) struct Room(MaybeUninit<Lanes<u64>>);
+
+impl Room {
     #[inline(always)]
-    pub(crate) fn nowhere() -> Self {
-        Spots {
-            offsets: MaybeUninit::uninit(),
-            // Were it known that all is constant, a constant would be copied, offsets included.
-            len: std::hint::black_box(u64::MAX),
-            shape: Shape::Any,
-        }
+    pub(crate) fn new() -> Room {
+        Room(MaybeUninit::uninit())
     }
 
     /// The places at `addresses`, if those of all lanes of `mask` are aligned and lie in the `len` bytes from `base` on.
     #[inline(always)]
-    #[must_use]
-    pub(crate) fn place(
+    pub(crate) fn place<const BYTES: usize>(
         &mut self,
         addresses: &Lanes<u64>,
         mask: Mask,
         base: u64,
         len: u64,
-    ) -> bool {
+    ) -> Option<Spots<'_, BYTES>> {
         const { assert!(BYTES.is_power_of_two() && BYTES <= 32) };
-        self.len = u64::MAX;
-        let (bytes, offsets) = (BYTES as u64, &mut self.offsets);
-        let Some(last) = len.checked_sub(bytes) else { return false };
-        let shape = place(addresses, mask, (base, last), bytes, offsets);
-        let Some(shape) = shape else { return false };
-        self.shape = shape;
-        self.len = len;
-        true
+        let last = len.checked_sub(BYTES as u64)?;
+        let shape = place(addresses, mask, (base, last), BYTES as u64, &mut self.0)?;
+        // S1 is what `place` has looked for.
+        // SAFETY: it has set them.
+        let offsets = unsafe { self.0.assume_init_ref() };
+        Some(Spots { offsets, start: 0, len, shape, apart: None })
     }
 
-    /// Moves each lane's place into a part of its own: lane l's part begins at `l * pitch`.
+    /// As [`Room::place`], each lane's place in a part of its own: lane l's part begins at `l * pitch`.
     #[inline(always)]
-    #[must_use]
-    pub(crate) fn part(&mut self, pitch: u64) -> bool {
-        if self.len > pitch || !pitch.is_multiple_of(32) || pitch >= 1 << 56 {
-            self.len = u64::MAX;
-            return false;
+    pub(crate) fn place_apart<const BYTES: usize>(
+        &mut self,
+        addresses: &Lanes<u64>,
+        mask: Mask,
+        base: u64,
+        pitch: u64,
+    ) -> Option<Spots<'_, BYTES>> {
+        if !pitch.is_multiple_of(32) || pitch >= 1 << 56 {
+            return None;
         }
-        // Offset l * pitch + o is a multiple as both are, and l * pitch + o + BYTES <= (l + 1) * pitch <= 32 * pitch.
-        // SAFETY: S1, as `len` is at most `pitch`.
-        let offsets = unsafe { self.offsets.assume_init_mut() };
+        let last = pitch.checked_sub(BYTES as u64)?;
+        place(addresses, mask, (base, last), BYTES as u64, &mut self.0)?;
+        // Offset l * pitch + o is a multiple as both are, and l * pitch + o + BYTES <= (l + 1) * pitch <= 32 * pitch: S1.
+        // SAFETY: `place` has set them.
+        let offsets = unsafe { self.0.assume_init_mut() };
         for lane in 0..LANES {
             offsets.0[lane] += lane as u64 * pitch;
         }
-        self.shape = Shape::of(offsets, BYTES as u64);
-        self.len = LANES as u64 * pitch;
-        true
+        let shape = Shape::of(offsets, BYTES as u64);
+        Some(Spots { offsets, start: 0, len: LANES as u64 * pitch, shape, apart: None })
     }
+}
 
-    /// The offset of each lane, once they have been placed.
-    pub(crate) fn offsets(&self) -> Option<&Lanes<u64>> {
-        // SAFETY: by S1, as the length is not `u64::MAX`.
-        (self.len != u64::MAX).then(|| unsafe { self.offsets.assume_init_ref() })
-    }
-
-    /// Whether no two lanes of `mask` share a byte; may say no where they do not.
+impl<const BYTES: usize> Spots<'_, BYTES> {
+    /// Whether no two lanes of `mask`, those that take part, share a byte; may say no where they do not.
     #[inline(always)]
     pub(crate) fn are_apart(&self, mask: Mask) -> bool {
-        let apart = |offsets| {
-            increase(offsets) || wide::call(Distinct { offsets, mask, shift: BYTES.ilog2() })
-        };
+        if let Some(apart) = self.apart {
+            return apart;
+        }
         match self.shape {
             Shape::Straight => true,
             Shape::Same => mask & mask.wrapping_sub(1) == 0,
-            Shape::Any => self.offsets().is_some_and(apart),
+            Shape::Pairs | Shape::Any => apart::are_apart(self.offsets, mask, BYTES.ilog2()),
         }
     }
-}
-
-/// Whether the places of the lanes of a mask are different, multiples of a power of two; may say no where they lie more than 128
-/// of these from the first.
-struct Distinct<'a> {
-    offsets: &'a Lanes<u64>,
-    mask: Mask,
-    shift: u32,
-}
-
-impl Routine for Distinct<'_> {
-    type Out = bool;
-
-    #[inline(always)]
-    fn run(self) -> bool {
-        let Distinct { offsets: Lanes(offsets), mask, shift } = self;
-        let first = (offsets[mask.trailing_zeros() as usize % LANES] >> shift).wrapping_sub(128);
-        let mut taken = [0_u64; 4];
-        for lane in 0..LANES {
-            let place = (offsets[lane] >> shift).wrapping_sub(first);
-            let one = u64::from(mask >> lane & 1);
-            for part in 0..4 {
-                let bit = place.wrapping_sub(64 * part as u64);
-                taken[part] |= if bit < 64 { one << bit } else { 0 };
-            }
-        }
-        taken.iter().map(|part| part.count_ones()).sum::<u32>() == mask.count_ones()
-    }
-}
-
-/// Whether each offset is larger than the one before, row by row of four or column by column.
-#[inline(always)]
-fn increase(Lanes(offsets): &Lanes<u64>) -> bool {
-    with_vectors! {
-        // SAFETY: AVX2 is there.
-        return unsafe { vectors::increase(offsets) || vectors::increase_by_columns(offsets) };
-    }
-    let lane = |at: usize| at % 8 * 4 + at / 8;
-    let by_columns = || (1..LANES).all(|at| offsets[lane(at - 1)] < offsets[lane(at)]);
-    offsets.is_sorted_by(|a, b| a < b) || by_columns()
 }
 
 /// As [`place_slowly`].
@@ -203,29 +176,35 @@ impl Shape {
 }
 
 /// The places of a warp in some cells (S2: `spots.len` is at most the length of `cells`; made in [`Cells::at`] only).
-pub(crate) struct Places<'c, const BYTES: usize> {
+pub(crate) struct Places<'c, 'o, const BYTES: usize> {
     cells: &'c Cells,
-    spots: &'c Spots<BYTES>,
+    spots: Spots<'o, BYTES>,
 }
 
 impl Cells {
     /// Panics where places may lie outside of the bytes: callers make them for the length that these have, so that is our own bug.
     #[inline(always)]
-    pub(crate) fn at<'c, const BYTES: usize>(
+    pub(crate) fn at<'c, 'o, const BYTES: usize>(
         &'c self,
-        spots: &'c Spots<BYTES>,
-    ) -> Places<'c, BYTES> {
+        spots: Spots<'o, BYTES>,
+    ) -> Places<'c, 'o, BYTES> {
         assert!(spots.len <= self.len as u64, "places for other cells");
         Places { cells: self, spots }
     }
 }
 
-impl<const BYTES: usize> Places<'_, BYTES> {
+impl<'o, const BYTES: usize> Places<'_, 'o, BYTES> {
     /// Points to `BYTES` valid bytes, aligned to them (to 8 where they are more).
     #[inline(always)]
     fn pointer(&self, lane: usize) -> *mut u8 {
-        // SAFETY: by S1 and S2 the offset is inside the allocation of the cells (C1).
-        unsafe { self.cells.start.as_ptr().add(self.offsets()[lane] as usize) }
+        self.base().wrapping_add(self.offsets()[lane] as usize)
+    }
+
+    /// What the offsets are counted from: with each of them, wrapping, it points to `BYTES` valid bytes, by S1 and S2 inside of the
+    /// allocation of the cells (C1). By itself it may point to none.
+    #[inline(always)]
+    fn base(&self) -> *mut u8 {
+        self.cells.start.as_ptr().wrapping_add(self.spots.start as usize)
     }
 
     /// Eight of the bytes that the lanes fill together: `step` is below `LANES * BYTES / 8`, the shape straight.
@@ -244,63 +223,55 @@ impl<const BYTES: usize> Places<'_, BYTES> {
         unsafe { u64::store(self.pointer(0).add(8 * step), value) }
     }
 
+    /// Whether every second lane lies right behind the one before.
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
     #[inline(always)]
-    fn offsets(&self) -> &[u64; LANES] {
-        // SAFETY: by S2 the length is not `u64::MAX`, which no allocation has, so that the offsets are set (S1).
-        unsafe { &self.spots.offsets.assume_init_ref().0 }
+    fn in_pairs(&self) -> bool {
+        matches!(self.spots.shape, Shape::Straight | Shape::Pairs)
+    }
+
+    #[inline(always)]
+    fn offsets(&self) -> &'o [u64; LANES] {
+        &self.spots.offsets.0
     }
 
     /// The places of eight lanes, from a multiple of 8 on.
     #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
     #[inline(always)]
-    fn eight(&self, first: usize) -> &[u64; 8] {
+    fn eight(&self, first: usize) -> &'o [u64; 8] {
         &self.offsets().as_chunks().0[first / 8 % (LANES / 8)]
     }
 
-    /// Copies out what lies at each place, in words; of fewer than four bytes the upper ones become zero.
+    /// Copies out what lies at each place, in words; of fewer than four bytes the upper ones become zero. Of words for the same
+    /// register, the last stays.
     #[inline(always)]
-    pub(crate) fn load<const WORDS: usize>(&self, out: [&mut Lanes<u32>; WORDS]) {
+    pub(crate) fn load<const WORDS: usize>(&self, out: [&Register; WORDS]) {
         const { assert!(WORDS == BYTES.div_ceil(4)) };
         if self.spots.shape == Shape::Same {
             let words: [u32; WORDS] = self.load_lane(0);
             for word in 0..WORDS {
-                *out[word] = Lanes([words[word]; LANES]);
+                out[word].set(Lanes([words[word]; LANES]));
             }
             return;
         }
         with_vectors! {
-            let base = self.cells.start.as_ptr();
-            for first in (0..LANES).step_by(8) {
-                // SAFETY: AVX2 is there. By S1, S2 and C1 there are `BYTES` bytes at every offset; and 32 times `BYTES` from
-                // the first offset on where the shape is straight.
-                unsafe {
-                    match BYTES {
-                        4 => {
-                            let words = if self.spots.shape == Shape::Straight {
-                                vectors::load(base, self.offsets()[0] + 4 * first as u64)
-                            } else {
-                                vectors::load_fours(base, self.eight(first))
-                            };
-                            vectors::put(words, out[0], first);
-                        }
-                        8 => {
-                            let columns = vectors::load_two_columns(base, self.eight(first));
-                            for word in 0..2 {
-                                vectors::put(columns[word], out[word % WORDS], first);
-                            }
-                        }
-                        16 => {
-                            let columns = vectors::load_four_columns(base, self.eight(first));
-                            for word in 0..4 {
-                                vectors::put(columns[word], out[word % WORDS], first);
-                            }
-                        }
-                        _ => break,
+            let (base, offsets) = (self.base(), self.offsets());
+            // SAFETY: AVX2 is there. By S1, S2 and C1 there are `BYTES` bytes at every offset; and 32 times `BYTES` from the
+            // first offset on where the shape is straight.
+            unsafe {
+                let word = |index: usize| out[index % WORDS];
+                match BYTES {
+                    4 => {
+                        let straight = self.spots.shape == Shape::Straight;
+                        return vectors::load_words(base, offsets, straight, word(0));
                     }
+                    8 => return vectors::load_pairs(base, offsets, [word(0), word(1)]),
+                    16 => {
+                        let registers = [word(0), word(1), word(2), word(3)];
+                        return vectors::load_quads(base, offsets, registers);
+                    }
+                    _ => {}
                 }
-            }
-            if matches!(BYTES, 4 | 8 | 16) {
-                return;
             }
         }
         self.load_slowly(out);
@@ -308,12 +279,16 @@ impl<const BYTES: usize> Places<'_, BYTES> {
 
     /// As [`Places::load`], lane by lane.
     #[inline(never)]
-    fn load_slowly<const WORDS: usize>(&self, out: [&mut Lanes<u32>; WORDS]) {
+    fn load_slowly<const WORDS: usize>(&self, out: [&Register; WORDS]) {
+        let mut words = [Lanes([0; LANES]); WORDS];
         for lane in 0..LANES {
-            let words: [u32; WORDS] = self.load_lane(lane);
+            let loaded: [u32; WORDS] = self.load_lane(lane);
             for word in 0..WORDS {
-                out[word].0[lane] = words[word];
+                words[word].0[lane] = loaded[word];
             }
+        }
+        for word in 0..WORDS {
+            out[word].set(words[word]);
         }
     }
 
@@ -327,10 +302,14 @@ impl<const BYTES: usize> Places<'_, BYTES> {
         with_vectors! {
             if BYTES == 16 {
                 let offsets = &self.offsets()[first..first + N];
-                let base = self.cells.start.as_ptr();
-                for index in 0..N {
-                    // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset.
-                    rows[index] = unsafe { vectors::load_row(base, offsets[index]) };
+                // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset, and where lanes come in
+                // pairs as many behind those of every even one.
+                unsafe {
+                    if self.in_pairs() && first.is_multiple_of(2) {
+                        vectors::load_row_pairs(self.base(), offsets, rows);
+                    } else {
+                        vectors::load_rows_apart(self.base(), offsets, rows);
+                    }
                 }
                 return;
             }
@@ -343,24 +322,19 @@ impl<const BYTES: usize> Places<'_, BYTES> {
 
     /// Copies out what lies at the places of all lanes, a row each, of which eight fill a register.
     #[inline(always)]
-    pub(crate) fn load_matrices(&self, registers: [&mut Lanes<u32>; 4]) {
+    pub(crate) fn load_matrices(&self, registers: [&Register; 4]) {
         const { assert!(BYTES == 16) };
         with_vectors! {
-            let offsets = self.offsets();
-            let base = self.cells.start.as_ptr();
-            for index in 0..4 {
-                let (rows, _) = registers[index].0.as_chunks_mut();
-                for row in 0..8 {
-                    // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset.
-                    rows[row] = unsafe { vectors::load_row(base, offsets[8 * index + row]) };
-                }
-            }
+            // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset.
+            unsafe { vectors::load_matrices(self.base(), self.offsets(), registers) };
             return;
         }
         for (index, register) in registers.into_iter().enumerate() {
-            for (row, words) in register.0.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let mut out = Lanes([0; LANES]);
+            for (row, words) in out.0.as_chunks_mut::<4>().0.iter_mut().enumerate() {
                 *words = self.load_lane(8 * index + row);
             }
+            register.set(out);
         }
     }
 
@@ -369,11 +343,13 @@ impl<const BYTES: usize> Places<'_, BYTES> {
     pub(crate) fn store_rows<const WORDS: usize>(&self, mask: Mask, rows: &[[u32; 4]; LANES]) {
         with_vectors! {
             if BYTES == 16 && mask == ALL {
-                let offsets = self.offsets();
-                let base = self.cells.start.as_ptr();
-                for lane in 0..LANES {
-                    // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset.
-                    unsafe { vectors::store_row(base, offsets[lane], &rows[lane]) };
+                // SAFETY: as in `load_rows`.
+                unsafe {
+                    if self.in_pairs() {
+                        vectors::store_row_pairs(self.base(), self.offsets(), rows);
+                    } else {
+                        vectors::store_rows(self.base(), self.offsets(), rows);
+                    }
                 }
                 return;
             }
@@ -420,14 +396,14 @@ impl<const BYTES: usize> Places<'_, BYTES> {
         const { assert!(WORDS == BYTES.div_ceil(4)) };
         with_vectors! {
             if mask == ALL && matches!(BYTES, 4 | 8 | 16) && (BYTES != 4 || self.spots.shape == Shape::Straight) {
-                let base = self.cells.start.as_ptr();
+                let base = self.base();
                 for first in (0..LANES).step_by(8) {
                     // SAFETY: AVX2 is there. By S1, S2 and C1 there are `BYTES` bytes at every offset; and 32 times
                     // `BYTES` from the first offset on where the shape is straight.
                     unsafe {
                         let column = |word: usize| vectors::take(words[word % WORDS], first);
                         match BYTES {
-                            4 => vectors::store(base, self.offsets()[0] + 4 * first as u64, column(0)),
+                            4 => vectors::store(base, self.offsets()[0].wrapping_add(4 * first as u64), column(0)),
                             8 => vectors::store_two_columns(base, self.eight(first), [column(0), column(1)]),
                             _ => vectors::store_four_columns(
                                 base,
@@ -441,10 +417,10 @@ impl<const BYTES: usize> Places<'_, BYTES> {
             }
         }
         if mask == ALL && BYTES == 4 {
-            let base = self.cells.start.as_ptr();
+            let base = self.base();
             for (&offset, &word) in self.offsets().iter().zip(&words[0].0) {
                 // SAFETY: as for `pointer`.
-                unsafe { u32::store(base.add(offset as usize), word) };
+                unsafe { u32::store(base.wrapping_add(offset as usize), word) };
             }
             return;
         }
@@ -508,11 +484,9 @@ impl<const BYTES: usize> Places<'_, BYTES> {
     fn differing(&self, want: u8) -> u64 {
         with_vectors! {
             if BYTES >= 4 {
-                let base = self.cells.start.as_ptr();
-                let straight = self.spots.shape == Shape::Straight;
-                // SAFETY: AVX2 is there. By S1, S2 and C1 there are `BYTES` bytes at every offset; and 32 times
-                // `BYTES` from the first offset on where the shape is straight.
-                return unsafe { vectors::differing::<BYTES>(base, self.offsets(), straight, want) };
+                let (base, offsets, shape) = (self.base(), self.offsets(), self.spots.shape);
+                // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset, which lie in this shape.
+                return unsafe { vectors::differing::<BYTES>(base, offsets, shape, want) };
             }
         }
         let mut differs = 0;
@@ -555,7 +529,7 @@ impl<const BYTES: usize> Places<'_, BYTES> {
         if self.spots.shape == Shape::Straight && mask == ALL {
             with_vectors! {
                 for step in 0..BYTES as u64 {
-                    let (base, offset) = (self.cells.start.as_ptr(), self.offsets()[0] + 32 * step);
+                    let (base, offset) = (self.base(), self.offsets()[0].wrapping_add(32 * step));
                     // SAFETY: AVX2 is there; by S1, S2 and C1 and as the shape is straight, there are 32 times `BYTES`
                     // bytes from the first offset on.
                     unsafe { vectors::store(base, offset, vectors::splat(byte)) };
@@ -569,11 +543,8 @@ impl<const BYTES: usize> Places<'_, BYTES> {
         }
         with_vectors! {
             if BYTES == 16 && mask == ALL {
-                let base = self.cells.start.as_ptr();
-                for &offset in self.offsets() {
-                    // SAFETY: AVX2 is there; by S1, S2 and C1 there are `BYTES` bytes at every offset.
-                    unsafe { vectors::fill_row(base, offset, byte) };
-                }
+                // SAFETY: as in `load_rows`.
+                unsafe { vectors::fill_rows(self.base(), self.offsets(), self.in_pairs(), byte) };
                 return;
             }
         }
@@ -583,11 +554,11 @@ impl<const BYTES: usize> Places<'_, BYTES> {
             }
             return;
         }
-        let (base, bytes) = (self.cells.start.as_ptr(), spread(byte));
+        let (base, bytes) = (self.base(), spread(byte));
         for &offset in self.offsets() {
             // SAFETY: as for `pointer`.
             unsafe {
-                let at = base.add(offset as usize);
+                let at = base.wrapping_add(offset as usize);
                 match BYTES {
                     1 => u8::store(at, byte),
                     2 => u16::store(at, bytes as u16),
@@ -623,42 +594,3 @@ impl<const BYTES: usize> Places<'_, BYTES> {
 
 #[cfg(test)]
 mod agreement;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lanes_in_any_order_are_apart() {
-        let mut random = crate::random::Random::new(7, 7);
-        let mut apart = 0;
-        for round in 0..400 {
-            let mut places: Vec<u64> = (0..150).collect();
-            random.shuffle(&mut places);
-            let mut at = Lanes(std::array::from_fn(|lane| 4096 + 8 * places[lane]));
-            if round % 3 != 0 {
-                at.0[random.below(LANES)] = at.0[random.below(LANES)];
-            }
-            let mask = if round % 2 == 0 { ALL } else { random.next() as Mask | 1 };
-            let mut spots = Spots::<8>::nowhere();
-            assert!(spots.place(&at, mask, 0, 1 << 16));
-            let mut all: Vec<_> = lanes(mask).map(|lane| at.0[lane]).collect();
-            all.sort_unstable();
-            let differ = all.is_sorted_by(|a, b| a < b);
-            let far = all[all.len() - 1] - all[0] >= 128 * 8;
-            assert!(spots.are_apart(mask) == differ || differ && far);
-            apart += usize::from(spots.are_apart(mask));
-        }
-        assert!((100..300).contains(&apart), "{apart}");
-    }
-
-    #[test]
-    fn offsets_that_increase_by_rows_or_columns() {
-        let at = |f: fn(u64) -> u64| increase(&Lanes(std::array::from_fn(|lane| f(lane as u64))));
-        assert!(at(|lane| 512 * (lane / 4) + 8 * (lane % 4)));
-        assert!(at(|lane| 512 * (lane % 4) + 8 * (lane / 4)));
-        assert!(!at(|lane| 56 * (lane % 4) + 8 * (lane / 4)));
-        assert!(!at(|lane| if lane == 9 { 512 + 8 } else { 512 * (lane % 4) + 8 * (lane / 4) }));
-        assert!(!at(|lane| 512 * (lane / 8) + 8 * (lane % 4)));
-    }
-}

@@ -6,11 +6,12 @@
 //! same bytes meanwhile. Moreover, the processor carries out every aligned half of sixteen bytes in one piece, as the
 //! accesses of eight bytes do that these replace.
 //!
-//! All of them ask of the caller (V1) that the processor has AVX2, and that `base + offset` points to as many valid bytes
+//! All of them ask of the caller (V1) that the processor has AVX2, and that `base + offset`, wrapping, points to as many valid bytes
 //! as are named, which are reached through atomics, and through this module, alone.
 
 use std::arch::asm;
 use std::arch::x86_64::{self as host, __m256i};
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 
 use super::spots::Shape;
@@ -19,13 +20,13 @@ use crate::exec::lanes::{ALL, LANES, Lanes, Mask};
 /// Offsets of eight lanes.
 pub(super) type Eight = [u64; 8];
 
-/// Puts a vector into eight lanes of a register, from a multiple of 8 on.
+/// Puts a vector into one of a register's eights of lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn put(vector: __m256i, register: &mut Lanes<u32>, first: usize) {
-    let words: &mut [u32; 8] = &mut register.0.as_chunks_mut().0[first / 8 % (LANES / 8)];
-    // SAFETY: the array has the 32 bytes that are stored.
-    unsafe { host::_mm256_storeu_si256(words.as_mut_ptr().cast(), vector) };
+fn put(vector: __m256i, register: &Cell<Lanes<u32>>, eight: usize) {
+    let words: *mut [u32; 8] = register.as_ptr().cast();
+    // SAFETY: a register has four times the 32 bytes that are stored, and nobody refers to what is in a cell.
+    unsafe { host::_mm256_storeu_si256(words.add(eight % (LANES / 8)).cast(), vector) };
 }
 
 /// The inverse of [`put`].
@@ -229,6 +230,90 @@ pub(super) unsafe fn store_row(base: *mut u8, offset: u64, row: &[u32; 4]) {
     }
 }
 
+/// Loads a row of 16 bytes of each lane.
+///
+/// # Safety
+/// V1, for 16 bytes of each lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn load_rows_apart<const N: usize>(
+    base: *const u8,
+    offsets: &[u64],
+    rows: &mut [[u32; 4]; N],
+) {
+    for (row, &offset) in rows.iter_mut().zip(offsets) {
+        // SAFETY: the caller's promise.
+        *row = unsafe { load_row(base, offset) };
+    }
+}
+
+/// As [`load_rows_apart`], two lanes at a time.
+///
+/// # Safety
+/// V1, for 32 bytes of every second lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn load_row_pairs<const N: usize>(
+    base: *const u8,
+    offsets: &[u64],
+    rows: &mut [[u32; 4]; N],
+) {
+    for (pair, &[offset, _]) in rows.as_chunks_mut::<2>().0.iter_mut().zip(offsets.as_chunks().0) {
+        // SAFETY: the caller's promise; and a pair of rows has the 32 bytes that are stored.
+        unsafe { host::_mm256_storeu_si256(pair.as_mut_ptr().cast(), load(base, offset)) };
+    }
+}
+
+/// Stores a row of 16 bytes of each lane, in order.
+///
+/// # Safety
+/// V1, for 16 bytes of each lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn store_rows(base: *mut u8, offsets: &[u64; LANES], rows: &[[u32; 4]; LANES]) {
+    for (row, &offset) in rows.iter().zip(offsets) {
+        // SAFETY: the caller's promise.
+        unsafe { store_row(base, offset, row) };
+    }
+}
+
+/// As [`store_rows`], two lanes at a time.
+///
+/// # Safety
+/// V1, for 32 bytes of every second lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn store_row_pairs(
+    base: *mut u8,
+    offsets: &[u64; LANES],
+    rows: &[[u32; 4]; LANES],
+) {
+    for (pair, &[offset, _]) in rows.as_chunks::<2>().0.iter().zip(offsets.as_chunks().0) {
+        // SAFETY: a pair of rows has the 32 bytes that are loaded; and the caller's promise.
+        unsafe { store(base, offset, host::_mm256_loadu_si256(pair.as_ptr().cast())) };
+    }
+}
+
+/// Sets 16 bytes of each lane.
+///
+/// # Safety
+/// V1, for 16 bytes of each lane, and for 32 of every second one if they come in pairs.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn fill_rows(base: *mut u8, offsets: &[u64; LANES], pairs: bool, byte: u8) {
+    if pairs {
+        for &[offset, _] in offsets.as_chunks().0 {
+            // SAFETY: the caller's promise.
+            unsafe { store(base, offset, splat(byte)) };
+        }
+    } else {
+        for &offset in offsets {
+            // SAFETY: the caller's promise.
+            unsafe { fill_row(base, offset, byte) };
+        }
+    }
+}
+
 /// Sets 16 bytes.
 ///
 /// # Safety
@@ -246,24 +331,24 @@ pub(super) unsafe fn fill_row(base: *mut u8, offset: u64, byte: u8) {
 /// The bits in which any eight bytes of 32 lanes of `BYTES`, at least 4, differ from those with `want` in each.
 ///
 /// # Safety
-/// V1, for `BYTES` bytes of each lane; and for 32 times as many from the first offset on if they are straight.
+/// V1, for `BYTES` bytes of each lane, which lie in this shape.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn differing<const BYTES: usize>(
     base: *const u8,
     offsets: &[u64; LANES],
-    straight: bool,
+    shape: Shape,
     want: u8,
 ) -> u64 {
     let wanted = splat(want);
     let mut sum = host::_mm256_setzero_si256();
     // SAFETY: the caller's promise.
     unsafe {
-        if straight {
+        if shape == Shape::Straight {
             for step in 0..BYTES as u64 {
                 sum = host::_mm256_or_si256(
                     sum,
-                    host::_mm256_xor_si256(load(base, offsets[0] + 32 * step), wanted),
+                    host::_mm256_xor_si256(load(base, offsets[0].wrapping_add(32 * step)), wanted),
                 );
             }
         } else if BYTES == 4 {
@@ -280,10 +365,15 @@ pub(super) unsafe fn differing<const BYTES: usize>(
                     host::_mm256_xor_si256(load_eights(base, at), wanted),
                 );
             }
+        } else if shape == Shape::Pairs && BYTES == 16 {
+            for &[offset, _] in offsets.as_chunks().0 {
+                sum =
+                    host::_mm256_or_si256(sum, host::_mm256_xor_si256(load(base, offset), wanted));
+            }
         } else {
             for &offset in offsets {
                 for part in (0..BYTES as u64).step_by(16) {
-                    sum = differing_row(base, offset + part, wanted, sum);
+                    sum = differing_row(base, offset.wrapping_add(part), wanted, sum);
                 }
             }
         }
@@ -422,6 +512,88 @@ fn turned([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
         host::_mm256_unpacklo_epi64(high, high_too),
         host::_mm256_unpackhi_epi64(high, high_too),
     ]
+}
+
+/// Loads 4 bytes of each lane into a register.
+///
+/// # Safety
+/// V1, for 4 bytes of each lane; and for 32 times as many from the first offset on if they are straight.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn load_words(
+    base: *const u8,
+    offsets: &[u64; LANES],
+    straight: bool,
+    out: &Cell<Lanes<u32>>,
+) {
+    for (index, eight) in offsets.as_chunks().0.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let words = unsafe {
+            if straight {
+                load(base, offsets[0].wrapping_add(32 * index as u64))
+            } else {
+                load_fours(base, eight)
+            }
+        };
+        put(words, out, index);
+    }
+}
+
+/// As [`load_words`], 8 bytes of each lane into two registers.
+///
+/// # Safety
+/// V1, for 8 bytes of each lane.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn load_pairs(
+    base: *const u8,
+    offsets: &[u64; LANES],
+    out: [&Cell<Lanes<u32>>; 2],
+) {
+    for (index, eight) in offsets.as_chunks().0.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let columns = unsafe { load_two_columns(base, eight) };
+        for word in 0..2 {
+            put(columns[word], out[word], index);
+        }
+    }
+}
+
+/// As [`load_words`], 16 bytes of each lane into four registers.
+///
+/// # Safety
+/// V1, for 16 bytes of each lane.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn load_quads(
+    base: *const u8,
+    offsets: &[u64; LANES],
+    out: [&Cell<Lanes<u32>>; 4],
+) {
+    for (index, eight) in offsets.as_chunks().0.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let columns = unsafe { load_four_columns(base, eight) };
+        for word in 0..4 {
+            put(columns[word], out[word], index);
+        }
+    }
+}
+
+/// As [`load_quads`], eight lanes' bytes into each register as they are.
+///
+/// # Safety
+/// V1, for 16 bytes of each lane.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn load_matrices(
+    base: *const u8,
+    offsets: &[u64; LANES],
+    out: [&Cell<Lanes<u32>>; 4],
+) {
+    for (index, &[low, high]) in offsets.as_chunks().0.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        put(unsafe { load_rows(base, low, high) }, out[index / 4], index % 4);
+    }
 }
 
 /// Stores the words of eight lanes, 16 bytes each, in the order of the lanes.

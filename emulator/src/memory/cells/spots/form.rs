@@ -1,0 +1,179 @@
+//! How the lanes of an access that comes again lie to each other, and what of their places follows from the first one's alone.
+
+use super::{Shape, Spots};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
+
+/// Distances of the lanes of `mask` from the first of them; of other lanes, none.
+#[derive(Debug)]
+pub(crate) struct Form {
+    distances: Lanes<u64>,
+    /// The lower halves.
+    narrow: Lanes<u32>,
+    mask: Mask,
+    /// What each lane accesses.
+    bytes: u64,
+    /// Set when the form is worth it; forgotten when the distances change (F1: it is what [`Facts::of`] gives for them).
+    facts: Option<Facts>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    /// How far below and above the first lane others are, both below 2⁶³.
+    below: u64,
+    above: u64,
+    /// Whether all distances are multiples of what a lane accesses.
+    aligned: bool,
+    /// If [`Shape::Straight`], it is so where the first place is a multiple of 8, and is else [`Shape::Pairs`].
+    shape: Shape,
+    /// Whether no two lanes of the mask share a byte.
+    apart: bool,
+}
+
+impl Facts {
+    fn of(distances: &Lanes<u64>, mask: Mask, bytes: u64) -> Facts {
+        let mut facts = Facts { below: 0, above: 0, aligned: true, shape: Shape::Any, apart: true };
+        for &distance in &distances.0 {
+            let signed = distance.cast_signed();
+            if signed < 0 {
+                facts.below = facts.below.max(signed.unsigned_abs());
+            } else {
+                facts.above = facts.above.max(distance);
+            }
+            facts.aligned &= distance.is_multiple_of(bytes);
+        }
+        // No region has two places that lie so far apart.
+        facts.aligned &= facts.below >> 63 == 0;
+        let steps = |step: u64| (0..LANES).all(|lane| distances.0[lane] == lane as u64 * step);
+        if steps(0) {
+            facts.shape = Shape::Same;
+        } else if steps(bytes) {
+            facts.shape = Shape::Straight;
+        } else if distances.0.as_chunks().0.iter().all(|[a, b]| a.wrapping_add(bytes) == *b) {
+            facts.shape = Shape::Pairs;
+        }
+        let mut sorted: Vec<i64> = lanes(mask).map(|l| distances.0[l].cast_signed()).collect();
+        sorted.sort_unstable();
+        facts.apart = sorted.windows(2).all(|two| two[0].abs_diff(two[1]) >= bytes);
+        facts
+    }
+}
+
+impl Form {
+    /// One that no access has.
+    pub(crate) fn none() -> Form {
+        let (distances, narrow) = (Lanes::default(), Lanes::default());
+        Form { distances, narrow, mask: 0, bytes: 0, facts: None }
+    }
+
+    /// Takes the form of an access of `bytes` bytes a lane at these addresses. For vector code: call it from a routine.
+    #[inline(always)]
+    pub(crate) fn set(&mut self, addresses: &Lanes<u64>, mask: Mask, bytes: u64) {
+        let first = addresses.0[mask.trailing_zeros() as usize % LANES];
+        for lane in 0..LANES {
+            let distance = addresses.0[lane].wrapping_sub(first);
+            self.distances.0[lane] = if mask >> lane & 1 != 0 { distance } else { 0 };
+        }
+        self.narrow = Lanes(self.distances.0.map(|distance| distance as u32));
+        (self.mask, self.bytes, self.facts) = (mask, bytes, None);
+    }
+
+    /// Finds out what [`Form::spots`] needs.
+    pub(crate) fn study(&mut self) {
+        if self.facts.is_none() {
+            self.facts = Some(Facts::of(&self.distances, self.mask, self.bytes));
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn mask(&self) -> Mask {
+        self.mask
+    }
+
+    #[inline(always)]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Of lanes that take no part, 0.
+    #[inline(always)]
+    pub(crate) fn distances(&self) -> &Lanes<u64> {
+        &self.distances
+    }
+
+    /// Whether the lanes of the mask lie so. For vector code: call it from a handler or a routine.
+    #[inline(always)]
+    pub(crate) fn fits(&self, addresses: &Lanes<u64>) -> bool {
+        let first = addresses.0[self.mask.trailing_zeros() as usize % LANES];
+        let mut differs = 0;
+        if self.mask == ALL {
+            for lane in 0..LANES {
+                differs |= addresses.0[lane].wrapping_sub(first) ^ self.distances.0[lane];
+            }
+        } else {
+            for lane in 0..LANES {
+                let taken = u64::from(self.mask >> lane & 1).wrapping_neg();
+                let distance = addresses.0[lane].wrapping_sub(first);
+                differs |= (distance ^ self.distances.0[lane]) & taken;
+            }
+        }
+        differs == 0
+    }
+
+    /// As [`Form::fits`], for addresses of 32 bits that are, from these numbers on, all equally far, the first of them `first`.
+    ///
+    /// Modulo 2³² each is the first one and its distance; and that sum is known to be a number of 32 bits.
+    #[inline(always)]
+    pub(crate) fn fits_narrow(&self, numbers: &Lanes<u32>, first: u64) -> bool {
+        let below = |facts: &Facts| {
+            facts.below <= first && facts.above < (1_u64 << 32).saturating_sub(first)
+        };
+        if !self.facts.as_ref().is_some_and(below) {
+            return false;
+        }
+        let first = numbers.0[self.mask.trailing_zeros() as usize % LANES];
+        let mut differs = 0;
+        if self.mask == ALL {
+            for lane in 0..LANES {
+                differs |= numbers.0[lane].wrapping_sub(first) ^ self.narrow.0[lane];
+            }
+        } else {
+            for lane in 0..LANES {
+                let taken = (self.mask >> lane & 1).wrapping_neg();
+                let distance = numbers.0[lane].wrapping_sub(first);
+                differs |= (distance ^ self.narrow.0[lane]) & taken;
+            }
+        }
+        differs == 0
+    }
+
+    /// The places of an access of this form whose first lane is at `first`, if they are known to be aligned and to lie in the `len`
+    /// bytes from `base` on.
+    #[inline(always)]
+    pub(crate) fn spots<const BYTES: usize>(
+        &self,
+        first: u64,
+        base: u64,
+        len: u64,
+    ) -> Option<Spots<'_, BYTES>> {
+        const { assert!(BYTES.is_power_of_two() && BYTES <= 32) };
+        let facts = self.facts.as_ref()?;
+        let bytes = BYTES as u64;
+        let start = first.wrapping_sub(base);
+        let last = len.checked_sub(bytes)?;
+        // S1: `start + distance` neither falls below 0 nor goes beyond `last`, and both are multiples.
+        let fits = self.bytes == bytes
+            && facts.aligned
+            && (start | base) & (bytes - 1) == 0
+            && start <= last
+            && facts.below <= start
+            && facts.above <= last - start;
+        if !fits {
+            return None;
+        }
+        let mut shape = facts.shape;
+        if shape == Shape::Straight && !start.is_multiple_of(8) {
+            shape = Shape::Pairs;
+        }
+        Some(Spots { offsets: &self.distances, start, len, shape, apart: Some(facts.apart) })
+    }
+}
