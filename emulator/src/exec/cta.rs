@@ -9,7 +9,6 @@ use super::patterns::Patterns;
 use super::run::{self, Stop, run_warp};
 use super::tally::Tally;
 use super::warp::{State, Warp};
-use super::wide::Factors;
 use crate::checks::global_races::Race;
 use crate::counters::{Counters, InstructionClass};
 use crate::finding::{Finding, FindingKind, Note, Report, Site};
@@ -74,7 +73,6 @@ impl<'l> Cta<'l> {
             hints: Vec::new(),
             patterns: Patterns::default(),
             tally: Tally::default(),
-            factors: Factors::default(),
             counters: Counters::default(),
             printed: String::new(),
             random: Random::new(0, 0),

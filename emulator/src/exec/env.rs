@@ -6,7 +6,6 @@ use super::lanes::{Lanes, Mask};
 use super::mbarrier::Mbarriers;
 use super::patterns::Patterns;
 use super::tally::Tally;
-use super::wide::Factors;
 use crate::checks::global_races::{GlobalRaces, Log};
 use crate::checks::order::Order;
 use crate::checks::words::Words;
@@ -104,8 +103,6 @@ pub(crate) struct Env<'l> {
     pub(crate) patterns: Patterns,
     /// How often each instruction ran.
     pub(crate) tally: Tally,
-    /// Where `mma` takes its factors apart.
-    pub(crate) factors: Factors,
     /// Traffic and branches.
     pub(crate) counters: Counters,
     /// What `printf` has written.

@@ -79,25 +79,29 @@ pub(crate) fn call<R: Routine>(routine: R) -> R::Out {
     unreachable!("`Module::parse` refuses a processor that lacks these features");
 }
 
-/// The factors of an `mma`, taken apart, in memory that need not be cleared each time.
-#[derive(Debug, Clone)]
-pub(crate) struct Factors {
-    /// For each register of A and each element in it.
-    pub(crate) a: [[f32; LANES]; 8],
-    /// Rows of B, the even and the odd columns twice each.
-    pub(crate) even: [[f32; 8]; 16],
-    pub(crate) odd: [[f32; 8]; 16],
+/// What registers of A and B hold for `mma`: two numbers in binary16, two of bf16, or one of tf32.
+pub(crate) const HALVES: u32 = 0;
+pub(crate) const BRAINS: u32 = 1;
+pub(crate) const TENSOR: u32 = 2;
+
+/// The registers of an `mma` with four registers of C and D; of A and B the first of these, as many as there are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fragments {
+    pub(crate) d: [u32; 4],
+    pub(crate) a: [u32; 4],
+    pub(crate) b: [u32; 2],
+    pub(crate) c: [u32; 4],
 }
 
-impl Default for Factors {
-    fn default() -> Self {
-        Factors { a: [[0.0; LANES]; 8], even: [[0.0; 8]; 16], odd: [[0.0; 8]; 16] }
+/// Number `index` of those in a word.
+fn number<const KIND: u32>(word: u32, index: usize) -> f32 {
+    match (KIND, index) {
+        (HALVES, 0) => half_value(word & 0xffff),
+        (HALVES, _) => half_value(word >> 16),
+        (BRAINS, 0) => f32::from_bits(word << 16),
+        (BRAINS, _) => f32::from_bits(word & 0xffff_0000),
+        _ => f32::from_bits(word & 0xffff_e000),
     }
-}
-
-/// The words t of columns 0, 2, 4, 6 and of columns 1, 3, 5, 7 of B, twice each.
-fn columns(words: &[u32; LANES], t: usize, index: usize) -> [u32; 2] {
-    [words[8 * (index % 4) + t], words[8 * (index % 4) + 4 + t]]
 }
 
 /// Functions that have those of [`vectors`] do the work where the processor can, or else the loops that they are written with.
@@ -148,81 +152,27 @@ vectors! {
         }
     }
 
-    /// The rows of B for `mma` that a register of two bf16 a lane holds: the even and the odd columns, twice each.
-    fn brain_rows(words: &[u32; LANES], even: &mut [[f32; 8]; 8], odd: &mut [[f32; 8]; 8]) {
-        for t in 0..4 {
-            for index in 0..8 {
-                let [left, right] = columns(words, t, index);
-                even[2 * t][index] = f32::from_bits(left << 16);
-                even[2 * t + 1][index] = f32::from_bits(left & 0xffff_0000);
-                odd[2 * t][index] = f32::from_bits(right << 16);
-                odd[2 * t + 1][index] = f32::from_bits(right & 0xffff_0000);
-            }
-        }
-    }
-
-    /// As [`brain_rows`], of f16.
-    fn half_rows(words: &[u32; LANES], even: &mut [[f32; 8]; 8], odd: &mut [[f32; 8]; 8]) {
-        for t in 0..4 {
-            for index in 0..8 {
-                let [left, right] = columns(words, t, index);
-                even[2 * t][index] = half_value(left & 0xffff);
-                even[2 * t + 1][index] = half_value(left >> 16);
-                odd[2 * t][index] = half_value(right & 0xffff);
-                odd[2 * t + 1][index] = half_value(right >> 16);
-            }
-        }
-    }
-
-    /// As [`brain_rows`], of one tf32.
-    fn tensor_rows(words: &[u32; LANES], even: &mut [[f32; 8]; 4], odd: &mut [[f32; 8]; 4]) {
-        for t in 0..4 {
-            for index in 0..8 {
-                let [left, right] = columns(words, t, index);
-                even[t][index] = f32::from_bits(left & 0xffff_e000);
-                odd[t][index] = f32::from_bits(right & 0xffff_e000);
-            }
-        }
-    }
-
-    /// Bits of words, moved up by `SHIFT`, those of `MASK`.
-    fn bits<const SHIFT: u32, const MASK: u32>(words: &[u32; LANES], out: &mut [f32; LANES]) {
-        for lane in 0..LANES {
-            out[lane] = f32::from_bits(words[lane] << SHIFT & MASK);
-        }
-    }
-
-    /// The values of numbers in binary16, of which words hold two: of the lower halves, and of the upper ones.
-    fn half_pairs(words: &[u32; LANES], out: &mut [[f32; LANES]; 2]) {
-        for lane in 0..LANES {
-            out[0][lane] = half_value(words[lane] & 0xffff);
-            out[1][lane] = half_value(words[lane] >> 16);
-        }
-    }
-
-    /// Adds to two registers of C for `mma`, which hold the even and the odd columns of 8 rows, the products of `K` columns of A
-    /// and rows of B, fused, in the order of k = P t + e + 4 P r: of A, element e of register r of lane t of a row's four; of
-    /// B, four columns twice. `c` and `d` are registers before and after.
-    fn add_products<const P: usize, const K: usize>(
-        a: [&[[f32; LANES]; P]; 2],
-        b: [&[[f32; 8]; K]; 2],
-        registers: &mut [Lanes<u32>],
-        c: [u32; 2],
-        d: [u32; 2]
-    ) {
-        let mut sums = [registers[c[0] as usize], registers[c[1] as usize]];
+    /// Adds the products of A and B to C, `K` for each element, fused, in the order of k = P t + e + 4 P r: of A, number e of register
+    /// 2 r (2 r + 1 for the lower rows) in lane t of the row's four; of B, number e of register r in lane t of the column's four.
+    fn products<const KIND: u32, const P: usize, const K: usize>(registers: &mut [Lanes<u32>], fragments: &Fragments) {
+        let Fragments { d, a, b, c } = *fragments;
+        let mut sums = c.map(|slot| registers[slot as usize]);
         for k in 0..K {
-            let (register, t, element) = (k / (4 * P), k / P % 4, k % P);
-            for half in 0..2 {
+            let (register, t, index) = (k / (4 * P), k / P % 4, k % P);
+            for element in 0..4 {
+                let rows = &registers[a[2 * register + element / 2] as usize].0;
+                let columns = &registers[b[register] as usize].0;
                 for lane in 0..LANES {
-                    let factor = a[register % 2][element][lane / 4 * 4 + t];
-                    let sum = f32::from_bits(sums[half].0[lane]);
-                    sums[half].0[lane] = factor.mul_add(b[half][k][lane % 4], sum).to_bits();
+                    let (row, column) = (lane / 4, 2 * (lane % 4) + element % 2);
+                    let left = number::<KIND>(rows[4 * row + t], index);
+                    let right = number::<KIND>(columns[4 * column + t], index);
+                    let sum = f32::from_bits(sums[element].0[lane]);
+                    sums[element].0[lane] = left.mul_add(right, sum).to_bits();
                 }
             }
         }
-        for half in 0..2 {
-            registers[d[half] as usize] = sums[half];
+        for (slot, sums) in d.into_iter().zip(sums) {
+            registers[slot as usize] = sums;
         }
     }
 }
@@ -231,6 +181,7 @@ vectors! {
 mod tests {
     use super::*;
     use crate::random::Random;
+    use crate::tensor::layout;
 
     #[test]
     fn halves_have_the_values_that_arithmetic_gives() {
@@ -245,33 +196,6 @@ mod tests {
                     "{:#x}",
                     halves[lane]
                 );
-            }
-            // The other half of a pair goes the other way.
-            let pairs =
-                std::array::from_fn(|lane| (first + lane) as u32 | !((first + lane) as u32) << 16);
-            let mut out = [[0.0; LANES]; 2];
-            half_pairs(&pairs, &mut out);
-            let (mut even, mut odd) = ([[0.0; 8]; 8], [[0.0; 8]; 8]);
-            half_rows(&pairs, &mut even, &mut odd);
-            let same = |got: f32, bits: u32| {
-                let want = half_value(bits);
-                assert!(
-                    got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
-                    "{bits:#x}"
-                );
-            };
-            for lane in 0..LANES {
-                same(out[0][lane], pairs[lane] & 0xffff);
-                same(out[1][lane], pairs[lane] >> 16);
-            }
-            for t in 0..4 {
-                for index in 0..8 {
-                    let [left, right] = columns(&pairs, t, index);
-                    same(even[2 * t][index], left & 0xffff);
-                    same(even[2 * t + 1][index], left >> 16);
-                    same(odd[2 * t][index], right & 0xffff);
-                    same(odd[2 * t + 1][index], right >> 16);
-                }
             }
         }
     }
@@ -290,21 +214,63 @@ mod tests {
                 words[4 * row + column / 2] >> (16 * (column % 2)) & 0xffff
             };
             assert!((0..64).all(|i| element(&out, i / 8, i % 8) == element(&values, i % 8, i / 8)));
-            let (mut even, mut odd) = ([[0.0; 8]; 8], [[0.0; 8]; 8]);
-            brain_rows(&values, &mut even, &mut odd);
-            let (mut even_too, mut odd_too) = ([[0.0; 8]; 4], [[0.0; 8]; 4]);
-            tensor_rows(&values, &mut even_too, &mut odd_too);
-            for t in 0..4 {
-                for index in 0..8 {
-                    let [left, right] = columns(&values, t, index);
-                    let brains = [even[2 * t], even[2 * t + 1], odd[2 * t], odd[2 * t + 1]];
-                    let upper = 0xffff_0000;
-                    let want = [left << 16, left & upper, right << 16, right & upper];
-                    assert_eq!(brains.map(|row| row[index].to_bits()), want);
-                    let tensor = [even_too[t][index], odd_too[t][index]].map(f32::to_bits);
-                    assert_eq!(tensor, [left & 0xffff_e000, right & 0xffff_e000]);
+        }
+    }
+
+    /// Products of random registers, some of which are parts of several fragments, against sums over rows and columns.
+    fn check_products<const KIND: u32, const P: usize, const K: usize>() {
+        let mut random = Random::new(7, KIND.into());
+        for _ in 0..200 {
+            let draw = |_| Lanes(std::array::from_fn(|_| random.next() as u32));
+            let before: Vec<Lanes<u32>> = (0..14).map(draw).collect();
+            let mut slots: Vec<u32> = (0..14).collect();
+            random.shuffle(&mut slots);
+            let mut any = |_| random.below(14) as u32;
+            let d = *slots.first_chunk().unwrap();
+            let all = Fragments {
+                d,
+                a: [0; 4].map(&mut any),
+                b: [0; 2].map(&mut any),
+                c: [0; 4].map(&mut any),
+            };
+            let (mut left, mut right) = ([[0.0; K]; 16], [[0.0; K]; 8]);
+            let bits = 32 / P as u32;
+            for lane in 0..LANES {
+                for index in 0..16 * K / LANES {
+                    let (row, k) = layout::a(lane, index, bits, 16);
+                    let word = before[all.a[index / P] as usize].0[lane];
+                    left[row][k] = number::<KIND>(word, index % P);
+                }
+                for index in 0..8 * K / LANES {
+                    let (k, column) = layout::b(lane, index, bits);
+                    let word = before[all.b[index / P] as usize].0[lane];
+                    right[column][k] = number::<KIND>(word, index % P);
                 }
             }
+            let mut after = before.clone();
+            products::<KIND, P, K>(&mut after, &all);
+            for lane in 0..LANES {
+                for element in 0..4 {
+                    let (row, column) = layout::c(lane, element);
+                    let old = f32::from_bits(before[all.c[element] as usize].0[lane]);
+                    let sum =
+                        (0..K).fold(old, |sum, k| left[row][k].mul_add(right[column][k], sum));
+                    let new = f32::from_bits(after[d[element] as usize].0[lane]);
+                    assert!(new.to_bits() == sum.to_bits() || new.is_nan() && sum.is_nan());
+                }
+            }
+            let others = slots[4..].iter().map(|&slot| slot as usize);
+            assert!(others.into_iter().all(|slot| after[slot].0 == before[slot].0));
         }
+    }
+
+    #[test]
+    fn products_are_those_of_rows_and_columns() {
+        check_products::<HALVES, 2, 8>();
+        check_products::<HALVES, 2, 16>();
+        check_products::<BRAINS, 2, 8>();
+        check_products::<BRAINS, 2, 16>();
+        check_products::<TENSOR, 1, 4>();
+        check_products::<TENSOR, 1, 8>();
     }
 }

@@ -1,15 +1,13 @@
 //! Matrix instructions: `mma`, and what moves 8 by 8 matrices between lanes and shared memory
 //! (PTX ISA, "Warp Level Matrix Multiply-Accumulate Instructions").
 
-use std::marker::PhantomData;
-
 use super::Lowered;
 use super::number::{half_from, half_value};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers};
 use crate::exec::warp::Warp;
-use crate::exec::wide::{self, Factors, Routine};
+use crate::exec::wide::{self, BRAINS, Fragments, HALVES, TENSOR};
 use crate::finding::FindingKind;
 use crate::launch::MmaMode;
 use crate::lower::form::Form;
@@ -85,12 +83,12 @@ fn mma_float(f: &mut Form<'_, '_>) -> Lowered {
     fragments(f, accumulator, Type::B32, [registers(16 * k), registers(8 * k), accumulators])?;
     f.inst.imm = i64::from(code(format(a))) | i64::from(code(format(b))) << 8;
     match (a, k, d) {
-        (Type::F16, 8, Type::F32) => f.run::<MmaF32<Half, 2, 8>>(),
-        (Type::F16, 16, Type::F32) => f.run::<MmaF32<Half, 2, 16>>(),
-        (Type::Bf16, 8, Type::F32) => f.run::<MmaF32<Brain, 2, 8>>(),
-        (Type::Bf16, 16, Type::F32) => f.run::<MmaF32<Brain, 2, 16>>(),
-        (Type::Tf32, 4, Type::F32) => f.run::<MmaF32<Tf32, 1, 4>>(),
-        (Type::Tf32, 8, Type::F32) => f.run::<MmaF32<Tf32, 1, 8>>(),
+        (Type::F16, 8, Type::F32) => f.run::<MmaF32<HALVES, 2, 8>>(),
+        (Type::F16, 16, Type::F32) => f.run::<MmaF32<HALVES, 2, 16>>(),
+        (Type::Bf16, 8, Type::F32) => f.run::<MmaF32<BRAINS, 2, 8>>(),
+        (Type::Bf16, 16, Type::F32) => f.run::<MmaF32<BRAINS, 2, 16>>(),
+        (Type::Tf32, 4, Type::F32) => f.run::<MmaF32<TENSOR, 1, 4>>(),
+        (Type::Tf32, 8, Type::F32) => f.run::<MmaF32<TENSOR, 1, 8>>(),
         (Type::F16, 8, _) => f.run::<MmaAny<8, true>>(),
         (Type::F16, 16, _) | (_, 16, Type::F16) => f.run::<MmaAny<16, true>>(),
         (_, 16, _) => f.run::<MmaAny<16, false>>(),
@@ -129,55 +127,10 @@ pub(super) fn expect_all(env: &mut Env<'_>, mask: Mask, what: &str) -> Option<Fl
 
 // ---- Floating point with an f32 accumulator
 
-/// How an operand's register comes apart into `P` numbers.
-trait Operand<const P: usize>: 'static {
-    fn take_apart(words: &[u32; LANES], out: &mut [[f32; LANES]; P]);
-    /// The same of B: for each row that the register holds, the even columns and the odd ones, twice each.
-    fn rows(words: &[u32; LANES], even: &mut [[f32; 8]], odd: &mut [[f32; 8]]);
-}
+/// `m16n8kK` with numbers of a kind, `P` to a register, and an f32 accumulator.
+struct MmaF32<const KIND: u32, const P: usize, const K: usize>;
 
-struct Half;
-struct Brain;
-struct Tf32;
-
-impl Operand<2> for Half {
-    #[inline(always)]
-    fn rows(words: &[u32; LANES], even: &mut [[f32; 8]], odd: &mut [[f32; 8]]) {
-        wide::half_rows(words, first_mut(even), first_mut(odd));
-    }
-    #[inline(always)]
-    fn take_apart(words: &[u32; LANES], out: &mut [[f32; LANES]; 2]) {
-        wide::half_pairs(words, out);
-    }
-}
-
-impl Operand<2> for Brain {
-    #[inline(always)]
-    fn rows(words: &[u32; LANES], even: &mut [[f32; 8]], odd: &mut [[f32; 8]]) {
-        wide::brain_rows(words, first_mut(even), first_mut(odd));
-    }
-    #[inline(always)]
-    fn take_apart(words: &[u32; LANES], [first, second]: &mut [[f32; LANES]; 2]) {
-        wide::bits::<16, 0xffff_0000>(words, first);
-        wide::bits::<0, 0xffff_0000>(words, second);
-    }
-}
-
-impl Operand<1> for Tf32 {
-    #[inline(always)]
-    fn rows(words: &[u32; LANES], even: &mut [[f32; 8]], odd: &mut [[f32; 8]]) {
-        wide::tensor_rows(words, first_mut(even), first_mut(odd));
-    }
-    #[inline(always)]
-    fn take_apart(words: &[u32; LANES], [only]: &mut [[f32; LANES]; 1]) {
-        wide::bits::<0, 0xffff_e000>(words, only);
-    }
-}
-
-/// `m16n8kK` with operands of `T`, `P` to a register, and an f32 accumulator.
-struct MmaF32<T, const P: usize, const K: usize>(PhantomData<T>);
-
-impl<T: Operand<P>, const P: usize, const K: usize> Exec for MmaF32<T, P, K> {
+impl<const KIND: u32, const P: usize, const K: usize> Exec for MmaF32<KIND, P, K> {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
         if let Some(flow) = expect_all(env, mask, "mma.sync.aligned") {
@@ -186,75 +139,18 @@ impl<T: Operand<P>, const P: usize, const K: usize> Exec for MmaF32<T, P, K> {
         if env.launch.mma == MmaMode::BitAccurate {
             return any::<K, false>(&mut warp.regs, inst, env.launch.sm);
         }
-        let list = inst.list.as_ref();
-        let factors = &mut env.factors;
-        wide::call(Products::<T, P, K> { regs: &mut warp.regs, list, factors, types: PhantomData });
+        // The registers of D, A, B and C, one after the other.
+        let (a, b) = (16 * K / P / LANES, 8 * K / P / LANES);
+        let slot = |index: usize| inst.list[index % inst.list.len()];
+        let fragments = Fragments {
+            d: std::array::from_fn(slot),
+            a: std::array::from_fn(|index| slot(4 + index % a)),
+            b: std::array::from_fn(|index| slot(4 + a + index % b)),
+            c: std::array::from_fn(|index| slot(4 + a + b + index)),
+        };
+        wide::products::<KIND, P, K>(&mut warp.regs.words, &fragments);
         Flow::Next
     }
-}
-
-/// Exact products of fragments, summed in f32 by fused multiply-add in the order of k. The list has the registers of D, A, B and C.
-struct Products<'a, T, const P: usize, const K: usize> {
-    regs: &'a mut Registers,
-    list: &'a [u32],
-    factors: &'a mut Factors,
-    types: PhantomData<T>,
-}
-
-impl<T: Operand<P>, const P: usize, const K: usize> Routine for Products<'_, T, P, K> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let words = &mut self.regs.words;
-        let Factors { a, even, odd } = self.factors;
-        let (even, odd) = (first_mut::<_, K>(even), first_mut::<_, K>(odd));
-        let (a_registers, b_registers) = (16 * K / P / LANES, 8 * K / P / LANES);
-        let (d, list) = self.list.split_at(4);
-        let (a_slots, list) = list.split_at(a_registers);
-        let (b_slots, c) = list.split_at(b_registers);
-        // Element k of a row, k = P t + e + 4 P r: of lane t of the row's four, element e of register 2 r (rows 8 to 15: 2 r + 1).
-        for register in 0..a_registers {
-            let words = &words[a_slots[register] as usize].0;
-            T::take_apart(words, first_mut(&mut a[register * P..]));
-        }
-        // Row k of B in the order in which lanes hold columns of C: 0, 2, 4, 6 and 1, 3, 5, 7.
-        for register in 0..b_registers {
-            let (words, first) = (&words[b_slots[register] as usize].0, 4 * P * register);
-            T::rows(words, &mut even[first..], &mut odd[first..]);
-        }
-        // Of fewer than four registers of A, the first two.
-        let later = 2 * P % (a_registers * P);
-        let (low, low_later) = (first::<_, P>(&a[..]), first::<_, P>(&a[later..]));
-        let (high, high_later) = (first::<_, P>(&a[P..]), first::<_, P>(&a[later + P..]));
-        let (b, [c0, c1, c2, c3]) = ([&*even, &*odd], *first(c));
-        let [d0, d1, d2, d3] = *first(d);
-        // D may be registers of C in another order.
-        let old = [c2, c3].map(|slot| [d0, d1].contains(&slot).then(|| words[slot as usize]));
-        wide::add_products::<P, K>([low, low_later], b, words, [c0, c1], [d0, d1]);
-        if let [None, None] = old {
-            wide::add_products::<P, K>([high, high_later], b, words, [c2, c3], [d2, d3]);
-            return;
-        }
-        let new = [words[d0 as usize], words[d1 as usize]];
-        for (slot, old) in [c2, c3].into_iter().zip(old) {
-            words[slot as usize] = old.unwrap_or(words[slot as usize]);
-        }
-        wide::add_products::<P, K>([high, high_later], b, words, [c2, c3], [d2, d3]);
-        [words[d0 as usize], words[d1 as usize]] = new;
-    }
-}
-
-const FEWER: &str = "`Factors` has room for all of an instruction";
-
-#[inline(always)]
-fn first<E, const N: usize>(slice: &[E]) -> &[E; N] {
-    slice.first_chunk().expect(FEWER)
-}
-
-#[inline(always)]
-fn first_mut<E, const N: usize>(slice: &mut [E]) -> &mut [E; N] {
-    slice.first_chunk_mut().expect(FEWER)
 }
 
 // ---- Any formats, bit by bit

@@ -6,6 +6,7 @@
 
 use std::arch::x86_64::{self as host, __m128i, __m256, __m256i};
 
+use super::{BRAINS, Fragments, HALVES};
 use crate::exec::lanes::{LANES, Lanes, NAN32};
 
 /// Eight of 32 lanes, those from a multiple of 8 on.
@@ -24,15 +25,6 @@ fn set_eight(lanes: &mut [u32; LANES], first: usize, value: __m256i) {
     let eight: &mut [u32; 8] = &mut lanes.as_chunks_mut().0[first / 8 % (LANES / 8)];
     // SAFETY: the array has the 32 bytes that are stored.
     unsafe { host::_mm256_storeu_si256(eight.as_mut_ptr().cast(), value) };
-}
-
-/// As [`set_eight`].
-#[inline]
-#[target_feature(enable = "avx2")]
-fn set_eight_singles(lanes: &mut [f32; LANES], first: usize, value: __m256) {
-    let eight: &mut [f32; 8] = &mut lanes.as_chunks_mut().0[first / 8 % (LANES / 8)];
-    // SAFETY: the array has the 32 bytes that are stored.
-    unsafe { host::_mm256_storeu_ps(eight.as_mut_ptr(), value) };
 }
 
 /// The values of numbers in binary16, the lower halves of words; [`NAN32`] for a NaN.
@@ -113,44 +105,6 @@ fn turned([a, b, c, d]: [__m128i; 4]) -> [__m128i; 4] {
     ]
 }
 
-/// As [`super::bits`].
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn bits<const SHIFT: u32, const MASK: u32>(
-    words: &[u32; LANES],
-    out: &mut [f32; LANES],
-) {
-    for first in (0..LANES).step_by(8) {
-        let count = host::_mm_cvtsi32_si128(SHIFT.cast_signed());
-        let moved = host::_mm256_sll_epi32(eight(words, first), count);
-        let mask = host::_mm256_set1_epi32(MASK.cast_signed());
-        set_eight_singles(
-            out,
-            first,
-            host::_mm256_castsi256_ps(host::_mm256_and_si256(moved, mask)),
-        );
-    }
-}
-
-/// As [`super::half_pairs`].
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-pub(super) fn half_pairs(words: &[u32; LANES], out: &mut [[f32; LANES]; 2]) {
-    for first in (0..LANES).step_by(8) {
-        let pairs = eight(words, first);
-        // Of four words each, the lower and the upper half in turn.
-        let left = host::_mm256_cvtph_ps(host::_mm256_castsi256_si128(pairs));
-        let right = host::_mm256_cvtph_ps(host::_mm256_extracti128_si256::<1>(pairs));
-        // Of words 0, 1, 4, 5, 2, 3, 6, 7.
-        let lower = host::_mm256_castps_pd(host::_mm256_shuffle_ps::<0b10_00_10_00>(left, right));
-        let upper = host::_mm256_castps_pd(host::_mm256_shuffle_ps::<0b11_01_11_01>(left, right));
-        for (out, part) in out.iter_mut().zip([lower, upper]) {
-            let part = host::_mm256_permute4x64_pd::<0b11_01_10_00>(part);
-            set_eight_singles(out, first, host::_mm256_castpd_ps(part));
-        }
-    }
-}
-
 /// For each t, the words t of columns 0, 2, 4, 6 of B, and above them those of columns 1, 3, 5, 7.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -167,130 +121,157 @@ fn columns(words: &[u32; LANES]) -> [__m256i; 4] {
     ]
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-fn set(row: &mut [f32; 8], value: __m256i) {
-    // SAFETY: the array has the 32 bytes that are stored.
-    unsafe { host::_mm256_storeu_si256(row.as_mut_ptr().cast(), value) };
-}
-
-/// As [`super::brain_rows`].
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn brain_rows(words: &[u32; LANES], even: &mut [[f32; 8]; 8], odd: &mut [[f32; 8]; 8]) {
-    let upper = host::_mm256_set1_epi32(0xffff_0000_u32.cast_signed());
-    for (t, both) in columns(words).into_iter().enumerate() {
-        let left = host::_mm256_permute2x128_si256::<0x00>(both, both);
-        set(&mut even[2 * t], host::_mm256_slli_epi32::<16>(left));
-        set(&mut even[2 * t + 1], host::_mm256_and_si256(left, upper));
-        let right = host::_mm256_permute2x128_si256::<0x11>(both, both);
-        set(&mut odd[2 * t], host::_mm256_slli_epi32::<16>(right));
-        set(&mut odd[2 * t + 1], host::_mm256_and_si256(right, upper));
-    }
-}
-
-/// As [`super::half_rows`].
+/// As [`super::number`], of the words of each four lanes one after the other, for each number in a word.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn half_rows(words: &[u32; LANES], even: &mut [[f32; 8]; 8], odd: &mut [[f32; 8]; 8]) {
-    let firsts = host::_mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
-    let seconds = host::_mm256_setr_epi32(1, 3, 5, 7, 1, 3, 5, 7);
-    for (t, both) in columns(words).into_iter().enumerate() {
-        let left =
-            host::_mm256_castps_si256(host::_mm256_cvtph_ps(host::_mm256_castsi256_si128(both)));
-        set(&mut even[2 * t], host::_mm256_permutevar8x32_epi32(left, firsts));
-        set(&mut even[2 * t + 1], host::_mm256_permutevar8x32_epi32(left, seconds));
-        let right = host::_mm256_cvtph_ps(host::_mm256_extracti128_si256::<1>(both));
-        let right = host::_mm256_castps_si256(right);
-        set(&mut odd[2 * t], host::_mm256_permutevar8x32_epi32(right, firsts));
-        set(&mut odd[2 * t + 1], host::_mm256_permutevar8x32_epi32(right, seconds));
+fn numbers<const KIND: u32>(words: __m256i) -> [__m256; 2] {
+    let singles = host::_mm256_castsi256_ps;
+    let kept = |bits: u32| {
+        singles(host::_mm256_and_si256(words, host::_mm256_set1_epi32(bits.cast_signed())))
+    };
+    match KIND {
+        HALVES => {
+            // Of four words each, the lower and the upper half in turn.
+            let left = host::_mm256_cvtph_ps(host::_mm256_castsi256_si128(words));
+            let right = host::_mm256_cvtph_ps(host::_mm256_extracti128_si256::<1>(words));
+            let pairs = [
+                host::_mm256_permute2f128_ps::<0x20>(left, right),
+                host::_mm256_permute2f128_ps::<0x31>(left, right),
+            ];
+            [
+                host::_mm256_shuffle_ps::<0b10_00_10_00>(pairs[0], pairs[1]),
+                host::_mm256_shuffle_ps::<0b11_01_11_01>(pairs[0], pairs[1]),
+            ]
+        }
+        BRAINS => [singles(host::_mm256_slli_epi32::<16>(words)), kept(0xffff_0000)],
+        _ => [kept(0xffff_e000); 2],
     }
 }
 
-/// As [`super::tensor_rows`].
+/// Rows of B: of each the even and the odd columns, twice each.
+#[repr(C, align(32))]
+struct Rows<const K: usize>([[[f32; 8]; 2]; K]);
+
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn tensor_rows(words: &[u32; LANES], even: &mut [[f32; 8]; 4], odd: &mut [[f32; 8]; 4]) {
-    let kept = host::_mm256_set1_epi32(0xffff_e000_u32.cast_signed());
-    for (t, both) in columns(words).into_iter().enumerate() {
-        let both = host::_mm256_and_si256(both, kept);
-        set(&mut even[t], host::_mm256_permute2x128_si256::<0x00>(both, both));
-        set(&mut odd[t], host::_mm256_permute2x128_si256::<0x11>(both, both));
+fn load(eight: &[f32; 8]) -> __m256 {
+    // SAFETY: the array has the 32 bytes that are loaded.
+    unsafe { host::_mm256_loadu_ps(eight.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store(eight: &mut [f32; 8], value: __m256) {
+    // SAFETY: the array has the 32 bytes that are stored.
+    unsafe { host::_mm256_storeu_ps(eight.as_mut_ptr(), value) };
+}
+
+/// For each half of a vector, number `index` of the word of its lane `T`, as bf16 in the upper half of a word, four times.
+const fn quadrupled<const T: i32>(index: usize) -> [u8; 32] {
+    let (mut bytes, mut at) = ([0x80; 32], 0);
+    while at < 32 {
+        if at % 4 >= 2 {
+            bytes[at] = (4 * T as usize + 2 * index + at % 2) as u8;
+        }
+        at += 1;
+    }
+    bytes
+}
+
+/// Of two rows of A, number `index` of lane `T` of each row's four, four times.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn factor<const KIND: u32, const T: i32>(words: __m256i, index: usize) -> __m256 {
+    if KIND == BRAINS {
+        let places = const { [quadrupled::<T>(0), quadrupled::<T>(1)] };
+        // SAFETY: the array has the 32 bytes that are loaded.
+        let places = unsafe { host::_mm256_loadu_si256(places[index].as_ptr().cast()) };
+        return host::_mm256_castsi256_ps(host::_mm256_shuffle_epi8(words, places));
+    }
+    let rows = numbers::<KIND>(words)[index];
+    match T {
+        0 => host::_mm256_permute_ps::<0b00_00_00_00>(rows),
+        1 => host::_mm256_permute_ps::<0b01_01_01_01>(rows),
+        2 => host::_mm256_permute_ps::<0b10_10_10_10>(rows),
+        _ => host::_mm256_permute_ps::<0b11_11_11_11>(rows),
     }
 }
 
-/// Adds to rows of C the products of one element of each row of A, that of lane `T` of the row's four, with those of B: `even` and
-/// `odd` for the columns that the two registers of C hold.
+/// As [`super::products`].
 #[inline]
-#[target_feature(enable = "avx2,fma")]
-fn add_column<const T: i32>(
-    row: &[f32; LANES],
-    (even, odd): (&[f32; 8], &[f32; 8]),
-    sums: &mut [[__m256; 4]; 2],
-) {
-    // SAFETY: the arrays have the 32 bytes that are loaded.
-    let load = |eight: &[f32; 8]| unsafe { host::_mm256_loadu_ps(eight.as_ptr()) };
-    let (even, odd) = (load(even), load(odd));
-    for (index, two_rows) in row.as_chunks::<8>().0.iter().enumerate() {
-        let factor = load(two_rows);
-        let factor = match T {
-            0 => host::_mm256_permute_ps::<0b00_00_00_00>(factor),
-            1 => host::_mm256_permute_ps::<0b01_01_01_01>(factor),
-            2 => host::_mm256_permute_ps::<0b10_10_10_10>(factor),
-            _ => host::_mm256_permute_ps::<0b11_11_11_11>(factor),
-        };
-        sums[0][index] = host::_mm256_fmadd_ps(factor, even, sums[0][index]);
-        sums[1][index] = host::_mm256_fmadd_ps(factor, odd, sums[1][index]);
-    }
-}
-
-/// As [`super::add_products`].
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-pub(super) fn add_products<const P: usize, const K: usize>(
-    a: [&[[f32; LANES]; P]; 2],
-    [even, odd]: [&[[f32; 8]; K]; 2],
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn products<const KIND: u32, const P: usize, const K: usize>(
     registers: &mut [Lanes<u32>],
-    c: [u32; 2],
-    d: [u32; 2],
+    fragments: &Fragments,
 ) {
-    let mut sums = [[host::_mm256_setzero_ps(); 4]; 2];
-    // Before all else: what may panic in between would part the sums of the two halves.
-    assert!(d.iter().all(|&slot| (slot as usize) < registers.len()), "slots are of registers");
-    let (left, right) = (&registers[c[0] as usize].0, &registers[c[1] as usize].0);
-    for index in 0..4 {
-        sums[0][index] = host::_mm256_castsi256_ps(eight(left, 8 * index));
-        sums[1][index] = host::_mm256_castsi256_ps(eight(right, 8 * index));
+    let Fragments { d, a, b, c } = *fragments;
+    // Once and for all, so that it is not looked at in each step.
+    for slots in [d, a, c] {
+        for slot in slots {
+            assert!((slot as usize) < registers.len(), "slots are of registers");
+        }
     }
+    let mut rows = Rows([[[0.0; 8]; 2]; K]);
     for register in 0..K / (4 * P) {
-        let (rows, first) = (a[register % 2], 4 * P * register);
-        for element in 0..P {
-            add_column::<0>(
-                &rows[element],
-                (&even[first + element], &odd[first + element]),
-                &mut sums,
-            );
-        }
-        for element in 0..P {
-            let k = first + P + element;
-            add_column::<1>(&rows[element], (&even[k], &odd[k]), &mut sums);
-        }
-        for element in 0..P {
-            let k = first + 2 * P + element;
-            add_column::<2>(&rows[element], (&even[k], &odd[k]), &mut sums);
-        }
-        for element in 0..P {
-            let k = first + 3 * P + element;
-            add_column::<3>(&rows[element], (&even[k], &odd[k]), &mut sums);
+        let words = columns(&registers[b[register] as usize].0);
+        for t in 0..4 {
+            let both = numbers::<KIND>(words[t]);
+            for index in 0..P {
+                let [even, odd] = &mut rows.0[P * (4 * register + t) + index];
+                store(even, host::_mm256_permute2f128_ps::<0x00>(both[index], both[index]));
+                store(odd, host::_mm256_permute2f128_ps::<0x11>(both[index], both[index]));
+            }
         }
     }
-    let [left, right] = sums;
-    let out = &mut registers[d[0] as usize].0;
-    for index in 0..4 {
-        set_eight(out, 8 * index, host::_mm256_castps_si256(left[index]));
-    }
-    let out = &mut registers[d[1] as usize].0;
-    for index in 0..4 {
-        set_eight(out, 8 * index, host::_mm256_castps_si256(right[index]));
+    // Eight sums at a time are as many as the processor's registers have room for, and as many as it needs to be busy.
+    for first in [0, 16] {
+        // The compiler would keep all rows at hand, on the stack again.
+        let rows = std::hint::black_box(&rows);
+        let mut sums = [[[host::_mm256_setzero_ps(); 2]; 2]; 2];
+        for part in 0..2 {
+            for half in 0..2 {
+                for odd in 0..2 {
+                    let old = eight(&registers[c[2 * half + odd] as usize].0, first + 8 * part);
+                    sums[part][half][odd] = host::_mm256_castsi256_ps(old);
+                }
+            }
+        }
+        for register in 0..K / (4 * P) {
+            let mut words = [[host::_mm256_setzero_si256(); 2]; 2];
+            for part in 0..2 {
+                for half in 0..2 {
+                    let slot = a[2 * register + half] as usize;
+                    words[part][half] = eight(&registers[slot].0, first + 8 * part);
+                }
+            }
+            // A macro, as functions with features of the processor are not always made a part of others.
+            macro_rules! add {
+                ($($t:literal)*) => {$(
+                    for index in 0..P {
+                        let [even, odd] = &rows.0[4 * P * register + P * $t + index];
+                        let (even, odd) = (load(even), load(odd));
+                        for part in 0..2 {
+                            for half in 0..2 {
+                                let factor = factor::<KIND, $t>(words[part][half], index);
+                                let sums = &mut sums[part][half];
+                                sums[0] = host::_mm256_fmadd_ps(factor, even, sums[0]);
+                                sums[1] = host::_mm256_fmadd_ps(factor, odd, sums[1]);
+                            }
+                        }
+                    }
+                )*};
+            }
+            add!(0 1 2 3);
+        }
+        // Only now: D may have registers of A or C.
+        for part in 0..2 {
+            for half in 0..2 {
+                for odd in 0..2 {
+                    let sum = host::_mm256_castps_si256(sums[part][half][odd]);
+                    let slot = d[2 * half + odd] as usize;
+                    set_eight(&mut registers[slot].0, first + 8 * part, sum);
+                }
+            }
+        }
     }
 }
