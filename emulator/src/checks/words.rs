@@ -6,6 +6,7 @@
 //! keeps the first and the last of them. Accesses to different bytes of one word are told apart, but only the
 //! latest of them is kept.
 
+mod fresh;
 mod laid;
 mod places;
 mod recent;

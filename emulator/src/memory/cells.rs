@@ -7,13 +7,17 @@
 
 #![allow(unsafe_code)]
 
+mod ranges;
 pub(crate) mod spots;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod vectors;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU8, AtomicU16, AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 
 /// Alignment of the first byte; every offset that is a multiple of an access's size up to this is aligned.
 /// Not more, because the C library hands out zero pages lazily only up to its own alignment.
@@ -93,6 +97,24 @@ impl Cells {
         self.check::<T>(offset);
         // SAFETY: `check` keeps the access inside the allocation and aligned (C1).
         unsafe { T::store(self.start.as_ptr().add(offset), value) }
+    }
+
+    /// Eight bytes at a byte offset that is a multiple of that.
+    #[inline(always)]
+    fn atomic(&self, offset: usize) -> &AtomicU64 {
+        self.check::<u64>(offset);
+        // SAFETY: `check` keeps the access inside the allocation and aligned (C1), where all is reached through atomics.
+        unsafe { AtomicU64::from_ptr(self.start.as_ptr().add(offset).cast()) }
+    }
+
+    /// As [`Cells::load`]; whoever has put this there by [`Cells::exchange`] had done all it did before.
+    pub(crate) fn load_acquire(&self, offset: usize) -> u64 {
+        self.atomic(offset).load(Acquire)
+    }
+
+    /// Puts a value where another still is; tells whether it was.
+    pub(crate) fn exchange(&self, offset: usize, from: u64, to: u64) -> bool {
+        self.atomic(offset).compare_exchange(from, to, AcqRel, Relaxed).is_ok()
     }
 
     /// Panics where an access would leave the bytes: callers check and report first, so this is our own bug.

@@ -81,7 +81,8 @@ impl Device {
         allocation.freed = true;
         let label = allocation.region.label.take();
         if let Some(empty) = Region::new(address, 0) {
-            allocation.region = Region { label, ..empty };
+            allocation.region = empty;
+            allocation.region.label = label;
         }
         table.used -= table.allocations[index].bytes;
         Ok(())
@@ -102,7 +103,9 @@ impl Device {
         self.with_range(address, len, |region, offset| {
             let undefined =
                 |at: &usize| region.state(offset + at) & (INIT | UNDEFINED) == UNDEFINED;
-            if let Some(at) = (0..len).find(undefined) {
+            if !region.shadow.equal(offset, len, UNDEFINED, 0)
+                && let Some(at) = (0..len).find(undefined)
+            {
                 return Err(MemoryError::Undefined { address: address + at as u64 });
             }
             region.data.read(offset, into);
@@ -113,7 +116,7 @@ impl Device {
     /// Whether every byte of the range has been written.
     pub fn is_initialised(&self, address: u64, bytes: usize) -> Result<bool, MemoryError> {
         self.with_range(address, bytes, |region, offset| {
-            (offset..offset + bytes).all(|at| region.state(at) & INIT != 0)
+            region.shadow.equal(offset, bytes, INIT, INIT)
         })
     }
 
@@ -188,7 +191,7 @@ impl Table {
             return Err(refused);
         }
         let base = self.next;
-        let region = Region::new(base, bytes).ok_or(refused)?;
+        let region = Region::global(base, bytes).ok_or(refused)?;
         self.allocations.push(Allocation { region, bytes, freed: false });
         self.next = (base + bytes + GAP).next_multiple_of(ALIGN);
         self.used += bytes;

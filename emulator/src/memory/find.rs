@@ -4,9 +4,9 @@ use std::cell::Cell;
 
 use super::access::{Access, Memory, Refused};
 use super::cells::spots::{Form, Room, Spots};
-use super::region::{FORBIDDEN, IN_FLIGHT, INIT, READ_ONLY, Region};
+use super::region::{FORBIDDEN, IN_FLIGHT, INIT, LOADED, READ_ONLY, Region};
 use super::{FIRST_OFFSET, GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
-use crate::exec::lanes::{LANES, Lanes, Mask, lanes};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use crate::types::Space;
 
 /// Where the lanes of `mask` access `BYTES` bytes each, if all of that is aligned and inside one region.
@@ -135,8 +135,14 @@ impl Region {
         spots: Spots<'_, BYTES>,
         access: Access,
     ) -> Mask {
+        if access == Access::Load
+            && self.has_pages()
+            && spots.span().is_some_and(|(start, end)| self.is_clean(start, end))
+        {
+            return ALL;
+        }
         let (of, want) = match access {
-            Access::Load => (INIT | FORBIDDEN | IN_FLIGHT, INIT),
+            Access::Load => (LOADED, INIT),
             Access::Store => (FORBIDDEN | READ_ONLY | IN_FLIGHT, 0),
             Access::Atomic => (INIT | FORBIDDEN | READ_ONLY | IN_FLIGHT, INIT),
         };
@@ -198,7 +204,7 @@ impl Region {
             for word in 0..WORDS {
                 new[word] = words[word].0[lane] & keep;
             }
-            let readable = shadow.lane_equals(lane, INIT | FORBIDDEN | IN_FLIGHT, INIT);
+            let readable = shadow.lane_equals(lane, LOADED, INIT);
             same |= u32::from(readable && data.load_lane(lane) == new) << lane;
             data.store_lane(lane, new);
             shadow.fill_lane(lane, INIT);

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod cells;
+mod clean;
 pub(crate) mod device;
 pub(crate) mod find;
 pub(crate) mod region;

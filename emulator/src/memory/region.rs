@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::cells::{Cell, Cells};
+use super::clean::Clean;
 
 /// The byte has been written.
 pub(crate) const INIT: u8 = 1;
@@ -18,6 +19,9 @@ pub(crate) const UNDEFINED: u8 = 32;
 /// In shared memory: a copy through the async proxy sees what the byte holds.
 pub(crate) const ASYNC_PROXY: u8 = 16;
 
+/// What decides whether a kernel may load a byte.
+pub(crate) const LOADED: u8 = INIT | FORBIDDEN | IN_FLIGHT;
+
 /// `bits` in each byte of a word.
 pub(crate) const fn spread(bits: u8) -> u64 {
     bits as u64 * 0x0101_0101_0101_0101
@@ -30,7 +34,10 @@ pub(crate) struct Region {
     pub(crate) base: u64,
     pub(crate) bytes: u64,
     pub(crate) data: Cells,
+    /// Of global memory, changed by [`Region::mark`] and [`Region::mark_written`] only, or by what does as the latter.
     pub(crate) shadow: Cells,
+    /// Of global memory, which pages may be loaded from at once.
+    clean: Option<Clean>,
     /// What the host calls it.
     pub(crate) label: Option<String>,
     /// Whether the host has ever written to it.
@@ -47,8 +54,32 @@ impl Region {
             bytes,
             data: Cells::zeroed(len)?,
             shadow: Cells::zeroed(len)?,
+            clean: None,
             label: None,
             filled: AtomicBool::new(false),
+        })
+    }
+
+    /// As [`Region::new`], for global memory.
+    pub(crate) fn global(base: u64, bytes: u64) -> Option<Region> {
+        let clean = Some(Clean::new(usize::try_from(bytes).ok()?)?);
+        Some(Region { clean, ..Region::new(base, bytes)? })
+    }
+
+    /// Whether it is known of pages whether they may be loaded from.
+    #[inline(always)]
+    pub(crate) fn has_pages(&self) -> bool {
+        self.clean.is_some()
+    }
+
+    /// Whether all bytes of the pages from that of byte `start`, which is inside, to that of the one before `end` are known to be such
+    /// that kernels may load them: these [`LOADED`] bits are `INIT`.
+    #[inline(always)]
+    pub(crate) fn is_clean(&self, start: usize, end: usize) -> bool {
+        let Some(clean) = &self.clean else { return false };
+        clean.holds(start, end.min(self.bytes as usize), |start, end| {
+            let end = end.min(self.bytes as usize);
+            self.shadow.equal(start, end - start, LOADED, INIT)
         })
     }
 
@@ -88,6 +119,12 @@ impl Region {
     /// Sets and clears shadow bits of a range.
     pub(crate) fn mark(&self, offset: usize, bytes: usize, set: u8, clear: u8) {
         self.shadow.update(offset, bytes, |w| (w & !spread(clear)) | spread(set));
+        // What is merely written leaves a clean page clean.
+        if (set, clear) != (INIT, 0)
+            && let Some(clean) = &self.clean
+        {
+            clean.forget(offset, offset + bytes);
+        }
     }
 
     /// Shadow of one byte.

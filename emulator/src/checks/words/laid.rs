@@ -246,7 +246,10 @@ impl Words {
         if self.recent.are_writes_known(order, access.warp, look) {
             return true;
         }
-        self.settle_writes(span.0, span.1);
+        // Where all writes that are not in the records yet are known, so is all that they came after.
+        if self.recent.has_unknown_write(order, access.warp, look, (layout, base)) {
+            self.settle_writes(span.0, span.1);
+        }
         self.are_after_writes(order, access, Places::of(layout, base))
     }
 

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use super::fresh::Fresh;
 use super::{Access, Stamp, Words};
 use crate::checks::layout::Layout;
 use crate::checks::order::Order;
@@ -86,6 +87,8 @@ pub(super) struct Recent {
     pub(super) reads: Vec<Vec<Read>>,
     /// Writes of all warps, in order. Each came after what the record of any of its words says.
     pub(super) writes: Vec<Write>,
+    /// Of these, what each warp does not know yet of its own.
+    pub(super) fresh: Vec<Fresh>,
     pub(super) layouts: Vec<Arc<Layout>>,
     /// Of no other, and of this one only until it is reset.
     id: Id,
@@ -107,6 +110,20 @@ fn owner(warp: u32) -> u16 {
     (warp as u16 & 31) + 1
 }
 
+#[cfg(test)]
+impl Write {
+    /// By a warp at a clock, of a layout by its number from a word on.
+    pub(super) fn new(
+        (clock, warp): (u32, u32),
+        (layout, base): (u32, usize),
+        (start, end): (usize, usize),
+    ) -> Write {
+        let (stamp, by, mask) = (Stamp(clock << 9), warp << 27, Mask::MAX);
+        let (base, start, end) = (base as u32, start as u32, end as u32);
+        Write { stamp, by, base, layout, mask, start, end }
+    }
+}
+
 impl Recent {
     pub(super) fn reset(&mut self, words: usize, warps: usize) {
         self.id = Id::new();
@@ -115,6 +132,8 @@ impl Recent {
         self.reads.resize_with(warps, Vec::new);
         self.reads.iter_mut().for_each(Vec::clear);
         self.writes.clear();
+        self.fresh.resize_with(warps, Fresh::default);
+        self.fresh.iter_mut().for_each(|fresh| fresh.reset(words));
         self.layouts.clear();
         self.last_writes.clear();
         self.last_writes.resize(warps + 1, 0);
@@ -134,6 +153,7 @@ impl Recent {
         self.meetings = order.meetings();
         self.reads.iter_mut().for_each(Vec::clear);
         // What the records of their words say instead came before them, so that everybody knows it too.
+        self.fresh.iter_mut().for_each(|fresh| fresh.shorten(MOST_WRITES));
         self.writes.clear();
         let agent = order.agent() as usize;
         // A barrier tells of the agent's copies only what one of the threads has waited for.
@@ -218,6 +238,25 @@ impl Recent {
         !late
     }
 
+    /// Whether a write that is not in the records yet may be at words of a layout, in blocks as `look` has found them, of which the warp
+    /// does not know that it came before what it does now.
+    pub(super) fn has_unknown_write(
+        &mut self,
+        order: &Order,
+        warp: u32,
+        look: Look,
+        place: (&Layout, usize),
+    ) -> bool {
+        if look.others {
+            return true;
+        }
+        // Nobody else has touched the blocks.
+        let own = warp as usize;
+        let known = order.seen(warp, 0)[own].floor();
+        self.fresh[own].take(&self.writes, &self.layouts, (warp, known));
+        self.fresh[own].meets(place, known)
+    }
+
     /// The number of a layout that is kept, if it still is.
     #[inline(always)]
     pub(super) fn number(&self, kept: &Kept) -> Option<u32> {
@@ -271,6 +310,7 @@ impl Recent {
     /// Drops the writes that a later one repeats. Tells whether there is room for many more.
     pub(super) fn compact_writes(&mut self) -> bool {
         drop_repeated(&mut self.writes, |w| (w.layout, w.base, w.mask));
+        self.fresh.iter_mut().for_each(|fresh| fresh.shorten(MOST_WRITES));
         self.writes.len() <= MOST_WRITES / 2
     }
 
@@ -375,5 +415,6 @@ impl Words {
             self.record_writes(&write, &layout);
         }
         self.recent.writes = writes;
+        self.recent.fresh.iter_mut().for_each(|fresh| fresh.shorten(count));
     }
 }

@@ -18,6 +18,7 @@ mod kept;
 use std::cell;
 use std::mem::MaybeUninit;
 
+use form::Facts;
 pub(crate) use form::Form;
 pub(crate) use kept::Kept;
 
@@ -41,8 +42,8 @@ pub(crate) struct Spots<'o, const BYTES: usize> {
     start: u64,
     len: u64,
     shape: Shape,
-    /// Whether no two lanes that take part share a byte, if that is known.
-    apart: Option<bool>,
+    /// What is known besides.
+    facts: Option<&'o Facts>,
 }
 
 /// How the places of the lanes lie to each other.
@@ -81,7 +82,7 @@ impl Room {
         // S1 is what `place` has looked for.
         // SAFETY: it has set them.
         let offsets = unsafe { self.0.assume_init_ref() };
-        Some(Spots { offsets, start: 0, len, shape, apart: None })
+        Some(Spots { offsets, start: 0, len, shape, facts: None })
     }
 
     /// As [`Room::place`], each lane's place in a part of its own: lane l's part begins at `l * pitch`.
@@ -105,16 +106,31 @@ impl Room {
             offsets.0[lane] += lane as u64 * pitch;
         }
         let shape = Shape::of(offsets, BYTES as u64);
-        Some(Spots { offsets, start: 0, len: LANES as u64 * pitch, shape, apart: None })
+        Some(Spots { offsets, start: 0, len: LANES as u64 * pitch, shape, facts: None })
     }
 }
 
 impl<const BYTES: usize> Spots<'_, BYTES> {
+    /// The first byte of any lane and the one after the last, if they are known at once.
+    #[inline(always)]
+    pub(crate) fn span(&self) -> Option<(usize, usize)> {
+        let first = self.start.wrapping_add(self.offsets.0[0]) as usize;
+        match (self.facts, self.shape) {
+            (Some(facts), _) => {
+                let (low, high) = (self.start - facts.below, self.start + facts.above);
+                Some((low as usize, high as usize + BYTES))
+            }
+            (None, Shape::Straight) => Some((first, first + LANES * BYTES)),
+            (None, Shape::Same) => Some((first, first + BYTES)),
+            (None, Shape::Pairs | Shape::Any) => None,
+        }
+    }
+
     /// Whether no two lanes of `mask`, those that take part, share a byte; may say no where they do not.
     #[inline(always)]
     pub(crate) fn are_apart(&self, mask: Mask) -> bool {
-        if let Some(apart) = self.apart {
-            return apart;
+        if let Some(facts) = self.facts {
+            return facts.apart;
         }
         match self.shape {
             Shape::Straight => true,

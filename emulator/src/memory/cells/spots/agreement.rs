@@ -53,11 +53,14 @@ fn vectors_do_as_loops<const BYTES: usize, const WORDS: usize>() {
         let given = Lanes(std::array::from_fn(|lane| at.0[lane].wrapping_sub(base)));
         let offset = |lane: usize| places.offsets()[lane].wrapping_add(spots.start);
         assert!(lanes(mask).all(|lane| offset(lane) == given.0[lane]));
+        let ends = || (0..LANES).map(|lane| offset(lane) as usize);
+        let span = ends().min().zip(ends().max().map(|last| last + BYTES));
+        assert!(spots.span() == span || spots.facts.is_none() && spots.span().is_none());
         let before = |lane: usize| lanes(mask & !(ALL << lane));
         let distinct = |lane: usize| before(lane).all(|other| given.0[other] != given.0[lane]);
         assert!(!spots.are_apart(mask) || lanes(mask).all(distinct));
         // What a form knows of lanes, it knows exactly.
-        assert!(spots.apart.is_none_or(|apart| apart == lanes(mask).all(distinct)));
+        assert!(spots.facts.is_none_or(|facts| facts.apart == lanes(mask).all(distinct)));
 
         let words = [(); WORDS].map(|()| Lanes([(); LANES].map(|()| random.next() as u32)));
         places.store(mask, words.each_ref());

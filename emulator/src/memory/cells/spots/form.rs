@@ -16,17 +16,18 @@ pub(crate) struct Form {
     facts: Option<Facts>,
 }
 
+/// What follows from the distances.
 #[derive(Debug, Clone, Copy)]
-struct Facts {
+pub(super) struct Facts {
     /// How far below and above the first lane others are, both below 2⁶³.
-    below: u64,
-    above: u64,
+    pub(super) below: u64,
+    pub(super) above: u64,
     /// Whether all distances are multiples of what a lane accesses.
     aligned: bool,
     /// If [`Shape::Straight`], it is so where the first place is a multiple of 8, and is else [`Shape::Pairs`].
     shape: Shape,
     /// Whether no two lanes of the mask share a byte.
-    apart: bool,
+    pub(super) apart: bool,
 }
 
 impl Facts {
@@ -174,6 +175,6 @@ impl Form {
         if shape == Shape::Straight && !start.is_multiple_of(8) {
             shape = Shape::Pairs;
         }
-        Some(Spots { offsets: &self.distances, start, len, shape, apart: Some(facts.apart) })
+        Some(Spots { offsets: &self.distances, start, len, shape, facts: Some(facts) })
     }
 }

@@ -30,7 +30,7 @@ impl Kept {
     pub(crate) fn spots<const BYTES: usize>(&self) -> Spots<'_, BYTES> {
         assert!(self.bytes == BYTES as u64, "places of other accesses");
         let Kept { offsets, start, len, shape, .. } = self;
-        Spots { offsets, start: *start, len: *len, shape: *shape, apart: None }
+        Spots { offsets, start: *start, len: *len, shape: *shape, facts: None }
     }
 
     /// Bytes of each lane.
