@@ -8,7 +8,7 @@ use super::{Lowered, Map3, Op3, for_type};
 use crate::error::Fault;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{Ftz, LANES, Lanes, Mask, Value, Word, merge};
+use crate::exec::lanes::{Ftz, LANES, Lanes, Mask, Value, Word};
 use crate::exec::warp::Warp;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
@@ -62,6 +62,7 @@ pub(crate) const ROWS: &[Row] = &[
 /// What a comparison needs of its operands: their order, and whether they have one.
 pub(crate) trait Ordered: Value {
     fn lt(self, other: Self) -> bool;
+    fn le(self, other: Self) -> bool;
     fn eq(self, other: Self) -> bool;
     fn is_nan(self) -> bool;
 }
@@ -72,6 +73,10 @@ macro_rules! ordered_ints {
             #[inline(always)]
             fn lt(self, other: Self) -> bool {
                 self < other
+            }
+            #[inline(always)]
+            fn le(self, other: Self) -> bool {
+                self <= other
             }
             #[inline(always)]
             fn eq(self, other: Self) -> bool {
@@ -93,6 +98,11 @@ macro_rules! ordered_floats {
             fn lt(self, other: Self) -> bool {
                 let value = |$x: $t| $value;
                 value(self) < value(other)
+            }
+            #[inline(always)]
+            fn le(self, other: Self) -> bool {
+                let value = |$x: $t| $value;
+                value(self) <= value(other)
             }
             #[inline(always)]
             fn eq(self, other: Self) -> bool {
@@ -156,18 +166,22 @@ fn compare<T: Ordered>(a: &Lanes<T::Word>, b: &Lanes<T::Word>, code: u32) -> Mas
         mask
     };
     // Comparisons of Rust are false for NaN, except inequality.
-    let nan = lanes(|x, y| x.is_nan() || y.is_nan());
-    let ordered = match test {
+    let holds = match test {
         Test::Eq => lanes(|x, y| Ordered::eq(x, y)),
         Test::Ne => !lanes(|x, y| Ordered::eq(x, y)),
         Test::Lt => lanes(|x, y| Ordered::lt(x, y)),
         Test::Gt => lanes(|x, y| Ordered::lt(y, x)),
-        Test::Le => lanes(|x, y| Ordered::lt(x, y) || Ordered::eq(x, y)),
-        Test::Ge => lanes(|x, y| Ordered::lt(y, x) || Ordered::eq(x, y)),
+        Test::Le => lanes(|x, y| Ordered::le(x, y)),
+        Test::Ge => lanes(|x, y| Ordered::le(y, x)),
         Test::Num => u32::MAX,
         Test::Nan => 0,
     };
-    if unordered { ordered | nan } else { ordered & !nan }
+    let holds_for_nan = matches!(test, Test::Ne | Test::Num);
+    if holds_for_nan == unordered {
+        return holds;
+    }
+    let nan = lanes(|x, y| x.is_nan() || y.is_nan());
+    if unordered { holds | nan } else { holds & !nan }
 }
 
 /// Bits of [`Inst::aux`]: the test, then how the result combines with predicate `c` (1 and, 2 or, 3 xor), then
@@ -377,8 +391,14 @@ impl<W: Word> Exec for Selp<W> {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
         let pred = warp.regs.pred(inst.c, inst.aux);
-        let mut out = *W::read(&warp.regs, inst.b);
-        merge(&mut out, pred, W::read(&warp.regs, inst.a));
+        // Copies first: what lies apart can be compared with itself only.
+        let (a, b) = (*W::read(&warp.regs, inst.a), *W::read(&warp.regs, inst.b));
+        let mut out = [W::default(); LANES];
+        for lane in 0..LANES {
+            let take = pred >> lane & 1 != 0;
+            out[lane] = if take { a.0[lane] } else { b.0[lane] };
+        }
+        let out = Lanes(out);
         warp.regs.write(inst.d, mask, &out);
         Flow::Next
     }

@@ -102,13 +102,13 @@ impl Direction for Index {
     }
 }
 
-/// `d` from lane j of `a`; predicate `p` tells whether j was in range. `m` is the membermask.
+/// `d` from lane j of `a`; predicate `p` tells whether j was in range. `m` is the membermask, [`Inst::aux`] too if it is a constant, or 0.
 struct Shfl<D>(PhantomData<D>);
 
 impl<D: Direction> Exec for Shfl<D> {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
-        let ready = match meet(warp, env, mask, inst.m) {
+        let ready = match meet_unless_all(warp, inst, mask, env) {
             Ok(ready) => ready,
             Err(flow) => return flow,
         };
@@ -123,6 +123,12 @@ impl<D: Direction> Exec for Shfl<D> {
         }
         shuffle(warp, inst, (mask, ready), env, (&sources, ranges))
     }
+}
+
+/// As [`meet`], for a shuffle. Where all lanes are here and a constant says that all have to be, there is nothing to look at.
+#[inline(always)]
+fn meet_unless_all(warp: &Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Result<Mask, Flow> {
+    if mask == ALL && inst.aux == ALL { Ok(ALL) } else { meet(warp, env, mask, inst.m) }
 }
 
 /// The lane that a lane takes its value from: itself, where the one chosen is not in range.
@@ -141,13 +147,28 @@ struct Fixed;
 impl Exec for Fixed {
     #[inline(always)]
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        let sources = inst.list.first_chunk().expect("it was made with one for each lane");
+        if mask == ALL && inst.aux == ALL {
+            let out = permuted(&warp.regs.words[inst.a as usize], sources);
+            env.undefined = 0;
+            warp.regs.write_pred(inst.p, ALL, inst.imm as u32);
+            warp.regs.words[inst.d as usize] = out;
+            return Flow::Next;
+        }
         let ready = match meet(warp, env, mask, inst.m) {
             Ok(ready) => ready,
             Err(flow) => return flow,
         };
-        let sources = inst.list.first_chunk().expect("it was made with one for each lane");
         shuffle(warp, inst, (mask, ready), env, (sources, inst.imm as u32))
     }
+}
+
+/// What the lanes have that these lanes take it from.
+#[inline(always)]
+fn permuted(values: &Lanes<u32>, sources: &[u32; LANES]) -> Lanes<u32> {
+    let mut out = Lanes([0; LANES]);
+    wide::permuted(&values.0, sources, &mut out.0);
+    out
 }
 
 /// Gives lanes their sources' values of `a`, and predicate `p` tells which were in range.
@@ -159,8 +180,7 @@ fn shuffle(
     env: &mut Env<'_>,
     (sources, ranges): (&[u32; LANES], Mask),
 ) -> Flow {
-    let mut out = Lanes([0; LANES]);
-    wide::permuted(&warp.regs.words[inst.a as usize].0, sources, &mut out.0);
+    let out = permuted(&warp.regs.words[inst.a as usize], sources);
     let mut undefined = 0;
     if ready != ALL {
         for lane in 0..LANES {
@@ -183,6 +203,7 @@ fn shfl(f: &mut Form<'_, '_>) -> Lowered {
     f.inst.b = f.src(Type::B32)?;
     f.inst.c = f.src(Type::B32)?;
     f.inst.m = f.src(Type::B32)?;
+    f.inst.aux = f.body.constant_bits(f.inst.m).unwrap_or(0) as u32;
     f.partial = true;
     match f.pick(&[("up", 0), ("down", 1), ("bfly", 2)]) {
         Some(0) => shfl_as::<Up>(f),
