@@ -2,6 +2,7 @@
 
 use super::barrier::Barriers;
 use super::bulk::Bulk;
+use super::desk::Body;
 use super::env::{Env, LaunchContext};
 use super::lanes::{ALL, LANES, Lanes, Mask};
 use super::mbarrier::Mbarriers;
@@ -43,18 +44,28 @@ pub(crate) struct Cta<'l> {
 const TURN: (u64, usize) = (512, 1024);
 
 impl<'l> Cta<'l> {
-    /// A CTA that still has to be given a place in the grid; nothing if the host has no memory for it.
-    pub(crate) fn new(launch: &'l LaunchContext<'l>) -> Option<Cta<'l>> {
+    /// A CTA that still has to be given a place in the grid, perhaps with memory of one that has ended; nothing if the host has no
+    /// memory for it.
+    pub(super) fn new(launch: &'l LaunchContext<'l>, body: Option<Body>) -> Option<Cta<'l>> {
         let kernel = launch.kernel;
         let on = |check| launch.checks.contains(check);
+        let used = body.is_some();
+        let body = match body {
+            Some(body) => body,
+            None => {
+                let shared = Region::new(FIRST_OFFSET, launch.shared_bytes.into())?;
+                Body { shared, races: None }
+            }
+        };
+        let races = body.races.or_else(|| Some(Box::default()));
         let env = Env {
             launch,
             cta: [0; 3],
             linear: 0,
-            shared: Region::new(FIRST_OFFSET, launch.shared_bytes.into())?,
+            shared: body.shared,
             barriers: Barriers::default(),
             order: (on(Checks::SHARED_RACES) || on(Checks::GLOBAL_RACES)).then(Default::default),
-            races: (on(Checks::SHARED_RACES) && launch.shared_bytes > 0).then(Default::default),
+            races: races.filter(|_| on(Checks::SHARED_RACES) && launch.shared_bytes > 0),
             log: None,
             log_number: 0,
             global_races: None,
@@ -78,7 +89,7 @@ impl<'l> Cta<'l> {
             random: Random::new(0, 0),
         };
         let warps = (0..launch.warps).map(|_| Warp::new(kernel)).collect();
-        Some(Cta { warps, env, order: Vec::new(), used: false, finding: None, stop: CtaStop::Done })
+        Some(Cta { warps, env, order: Vec::new(), used, finding: None, stop: CtaStop::Done })
     }
 
     /// Starts CTA number `linear` of the grid.

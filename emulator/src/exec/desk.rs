@@ -6,14 +6,20 @@ use std::sync::{Mutex, PoisonError};
 
 use super::copies::Issued;
 use super::cta::Cta;
+use super::env::Env;
 use super::patterns::Patterns;
 use super::tally::Tally;
+use crate::checks::words::Words;
 use crate::lower::kernel::Kernel;
+use crate::memory::region::Region;
 
 /// Desks that a kernel keeps, and room for copies in flight that one keeps for a warp. A host with more threads and a kernel with
 /// more copies buy the others anew.
 const MOST_DESKS: usize = 256;
 const MOST_SPARE: usize = 64;
+/// Bytes of shared memory that a desk keeps, and CTAs that it may be of.
+const MOST_SHARED: u64 = 4 << 20;
+const MOST_BODIES: usize = 256;
 
 /// Empty until it is first taken.
 #[derive(Debug, Default)]
@@ -25,6 +31,14 @@ pub(crate) struct Desk {
     /// By the number of a warp.
     #[allow(clippy::vec_box)] // As a warp's queue has them.
     spare: Vec<Vec<Box<Issued>>>,
+    bodies: Vec<Body>,
+}
+
+/// Memory of a CTA that has ended: what it holds is of no meaning, and has to be cleared where that matters.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) shared: Region,
+    pub(super) races: Option<Box<Words>>,
 }
 
 impl Desk {
@@ -36,6 +50,26 @@ impl Desk {
         swap(&mut self.tally, &mut env.tally);
         for (spare, warp) in self.spare.iter_mut().zip(&mut cta.warps) {
             warp.copies.exchange_spare(spare);
+        }
+    }
+
+    /// Memory for a CTA with so many bytes of it.
+    pub(super) fn body(&mut self, bytes: u64) -> Option<Body> {
+        let last = self.bodies.pop()?;
+        if last.shared.bytes != bytes {
+            // They are all of another launch.
+            self.bodies.clear();
+            return None;
+        }
+        Some(last)
+    }
+
+    /// Keeps the memory of a CTA that has ended.
+    pub(super) fn keep(&mut self, cta: Cta<'_>) {
+        let Env { shared, races, .. } = cta.env;
+        let count = self.bodies.len();
+        if count < MOST_BODIES && (count as u64 + 1) * shared.bytes <= MOST_SHARED {
+            self.bodies.push(Body { shared, races });
         }
     }
 }

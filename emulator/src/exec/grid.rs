@@ -142,8 +142,11 @@ impl<'l> Worker<'l> {
 
     /// A CTA that still has to be started.
     fn cta(&mut self, launch: &'l LaunchContext<'l>) -> Result<Box<Cta<'l>>, GridError> {
-        let new = || Cta::new(launch).map(Box::new);
-        self.spare.pop().or_else(new).ok_or(GridError::NoMemory)
+        if let Some(cta) = self.spare.pop() {
+            return Ok(cta);
+        }
+        let body = self.desk.body(launch.shared_bytes.into());
+        Cta::new(launch, body).map(Box::new).ok_or(GridError::NoMemory)
     }
 
     /// Lets the CTA of a slot run until it has to wait for others. Tells whether it goes on.
@@ -345,6 +348,7 @@ impl Totals {
         let mut counts = vec![Count::default(); kernel.code.len()];
         for mut worker in workers {
             worker.desk.tally.drain_into(&mut counts);
+            worker.spare.drain(..).for_each(|cta| worker.desk.keep(*cta));
             Desks::put(kernel, worker.desk);
         }
         let counters = &mut self.counters;
