@@ -2,7 +2,7 @@
 
 use crate::error::LaunchError;
 use crate::finding::Finding;
-use crate::launch::Launch;
+use crate::launch::{Checks, Launch};
 use crate::memory::device::Device;
 use crate::module::Module;
 
@@ -53,6 +53,11 @@ impl Program {
     /// One warp; `out` has 32 words, uninitialised.
     pub(crate) fn run(&self, inputs: &[u32]) -> Result<Vec<u32>, LaunchError> {
         self.launch(&Launch { block: [32, 1, 1], ..Launch::default() }, inputs, &[], 32)
+    }
+
+    /// As [`Program::run`], with these checks.
+    pub(crate) fn run_checked(&self, checks: Checks) -> Result<Vec<u32>, LaunchError> {
+        self.launch(&Launch { block: [32, 1, 1], checks, ..Launch::default() }, &[], &[], 32)
     }
 
     /// A grid; `out` begins as `host`.

@@ -323,6 +323,9 @@ impl Env<'_> {
 
     /// Finds bytes that were written through the generic proxy and that no proxy fence has followed.
     fn check_proxy(&mut self, lane: usize, from: u64, bytes: u32) -> Option<Flow> {
+        if !self.shared.is_marked() {
+            return None;
+        }
         let start = (from - self.shared.base) as usize;
         let hidden =
             (start..start + bytes as usize).find(|&at| self.shared.state(at) & ASYNC_PROXY == 0)?;

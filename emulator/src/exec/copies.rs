@@ -146,7 +146,9 @@ impl Issued {
         landing: Mask,
     ) {
         shared.data.at(spots).store_rows::<WORDS>(landing, &self.data);
-        shared.shadow.at(spots).fill(landing, INIT);
+        if shared.is_marked() {
+            shared.shadow.at(spots).fill(landing, INIT);
+        }
         if let Some(undefined) = &self.undefined {
             self.unmark(shared, undefined, landing);
         }
@@ -251,7 +253,9 @@ impl Copies {
     ) {
         let Batch { site, mask, from, followed, empty, undefined } = batch;
         entry.to.set(to);
-        shared.shadow.at(to).fill(mask, IN_FLIGHT);
+        if shared.is_marked() {
+            shared.shadow.at(to).fill(mask, IN_FLIGHT);
+        }
         entry.undefined = undefined;
         (entry.followed, entry.empty) = (followed, empty);
         if followed != 0 {

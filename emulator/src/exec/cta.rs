@@ -98,8 +98,9 @@ impl<'l> Cta<'l> {
         let launch = self.env.launch;
         let env = &mut self.env;
         let cta = env.cta;
-        if self.used {
-            env.shared.clear();
+        let marked = launch.checks != Checks::NONE;
+        if self.used || !marked {
+            env.shared.begin(marked);
         }
         self.used = true;
         env.barriers.reset();

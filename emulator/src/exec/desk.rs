@@ -100,3 +100,35 @@ impl Desks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::error::LaunchError;
+    use crate::finding::FindingKind;
+    use crate::launch::Checks;
+    use crate::testing::Program;
+
+    #[test]
+    fn memory_that_is_kept_holds_nothing_for_the_checks() {
+        // Lanes exchange words through shared memory; what they read first, nobody has written.
+        let program = Program::new(
+            "{ .shared .align 16 .b8 s[256]; .reg .b32 %t, %u; mov.u32 %t, %tid.x; shl.b32 %u, %t, 2;
+               mov.b32 %b, s; add.u32 %a, %b, %u; ld.shared.u32 %c, [%a+128]; setp.eq.u32 %p, %c, 7; @%p trap;
+               st.shared.u32 [%a], %t; bar.sync 0; xor.b32 %u, %u, 4; add.u32 %b, %b, %u; ld.shared.u32 %d, [%b];
+               atom.shared.add.u32 %c, [%b], 1; ld.param.u64 %x, [out]; mad.wide.u32 %x, %t, 4, %x; st.global.u32 [%x], %d; }",
+        );
+        let found = |result: Result<_, LaunchError>| match result {
+            Err(LaunchError::Findings(findings)) => findings[0].kind,
+            other => panic!("{other:?}"),
+        };
+        for _ in 0..2 {
+            let out = program.run_checked(Checks::NONE).unwrap();
+            assert_eq!(out, (0..32).map(|lane| lane ^ 1).collect::<Vec<_>>());
+            let kind = found(program.run_checked(Checks::ALL));
+            assert_eq!(kind, FindingKind::UninitialisedMemory);
+            // Races are looked for, memory is not.
+            let races = Checks::SHARED_RACES;
+            assert_eq!(program.run_checked(races).unwrap(), out);
+        }
+    }
+}

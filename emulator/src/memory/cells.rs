@@ -167,10 +167,10 @@ impl Cells {
         }
     }
 
-    /// Makes every byte zero.
-    pub(crate) fn clear(&mut self) {
+    /// Makes every byte this one.
+    pub(crate) fn fill(&mut self, byte: u8) {
         // SAFETY: C1, and nobody else reaches the bytes while the cells are borrowed for this alone.
-        unsafe { self.start.as_ptr().write_bytes(0, self.len) }
+        unsafe { self.start.as_ptr().write_bytes(byte, self.len) }
     }
 
     /// Applies `change` to every byte of a range, eight at a time where possible.

@@ -158,7 +158,9 @@ impl Region {
         words: [&Lanes<u32>; WORDS],
     ) {
         self.data.at(spots).store(mask, words);
-        self.shadow.at(spots).fill(mask, INIT);
+        if self.is_marked() {
+            self.shadow.at(spots).fill(mask, INIT);
+        }
     }
 
     /// As [`Region::store_spots`]; tells the lanes whose store left every byte as it was.

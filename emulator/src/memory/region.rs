@@ -42,6 +42,8 @@ pub(crate) struct Region {
     pub(crate) label: Option<String>,
     /// Whether the host has ever written to it.
     pub(crate) filled: AtomicBool,
+    /// Whether stores and copies mark their bytes. Where they do not, because no check is on, every byte counts as written.
+    pub(super) marked: bool,
 }
 
 impl Region {
@@ -57,6 +59,7 @@ impl Region {
             clean: None,
             label: None,
             filled: AtomicBool::new(false),
+            marked: true,
         })
     }
 
@@ -81,6 +84,22 @@ impl Region {
             let end = end.min(self.bytes as usize);
             self.shadow.equal(start, end - start, LOADED, INIT)
         })
+    }
+
+    /// Whether stores and copies mark their bytes.
+    #[inline(always)]
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marked
+    }
+
+    /// Lets stores and copies mark their bytes from now on, or not. Forgets every write if they do, and takes all for written if not.
+    pub(crate) fn begin(&mut self, marked: bool) {
+        if marked {
+            self.shadow.fill(0);
+        } else if self.marked {
+            self.shadow.fill(INIT);
+        }
+        self.marked = marked;
     }
 
     /// Offset of an access of `bytes` at `address` if it lies inside.
@@ -144,6 +163,6 @@ impl Region {
 
     /// Forgets every write.
     pub(crate) fn clear(&mut self) {
-        self.shadow.clear();
+        self.shadow.fill(0);
     }
 }
