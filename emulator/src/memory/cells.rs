@@ -126,6 +126,23 @@ impl Cells {
         );
     }
 
+    /// Tells the processor that the bytes around an offset, which may be any number, will be read soon.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, offset: u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: nothing is read, and an address that is not one has no effect.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(
+                    self.start.as_ptr().wrapping_add(offset as usize).cast(),
+                )
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = offset;
+    }
+
     /// Copies bytes out.
     pub(crate) fn read(&self, offset: usize, into: &mut [u8]) {
         let mut at = offset;
@@ -225,6 +242,15 @@ mod tests {
         let mut all = [0; 40];
         cells.read(0, &mut all);
         assert!(all.iter().enumerate().all(|(i, &b)| b == u8::from((3..33).contains(&i))));
+    }
+
+    #[test]
+    fn any_place_may_be_told_beforehand() {
+        let cells = Cells::zeroed(16).unwrap();
+        for offset in [0, 15, 16, 1 << 20, u64::MAX >> 1, u64::MAX] {
+            cells.prefetch(offset);
+        }
+        assert_eq!(cells.load::<u64>(8), 0);
     }
 
     #[test]

@@ -188,6 +188,30 @@ impl<const BYTES: usize, const WORDS: usize> Routine for SlowCopy<'_, '_, BYTES,
     }
 }
 
+/// Bytes that the host's memory gives at a time.
+const LINE: usize = 64;
+
+/// Copies that are looked at beforehand.
+const AHEAD: usize = 7;
+
+/// Calls `fetch` with the first source address of each copy right behind this one, where this one is the first of a row. What copies read
+/// nobody has mostly read before: one by one they would wait for memory, each anew.
+#[inline(always)]
+fn fetch_ahead(warp: &Warp, inst: &Inst, mask: Mask, code: &[Inst], mut fetch: impl FnMut(u64)) {
+    let alike = |other: &&Inst| std::ptr::fn_addr_eq(other.run, inst.run);
+    let site = inst.site as usize;
+    if site.checked_sub(1).and_then(|before| code.get(before)).is_some_and(|before| alike(&before))
+    {
+        return;
+    }
+    for next in code[site + 1..].iter().take(AHEAD).take_while(alike) {
+        if next.aux & WIDE_ADDRESS != 0 {
+            let base = &warp.regs.doubles[next.a as usize];
+            fetch(base.0[mask.trailing_zeros() as usize % LANES].wrapping_add(next.imm as u64));
+        }
+    }
+}
+
 /// As [`Copy`] of whole sources, where sources and destinations lie to each other as they did before. Nothing happens if that takes a
 /// closer look.
 #[inline(always)]
@@ -208,6 +232,13 @@ fn copy_known<const BYTES: usize, const WORDS: usize>(
     let (region, sources) =
         find::place_known::<BYTES>(&memory, Space::Global, &mut hint, source.form(), from)?;
     let checked = launch.checks.contains(Checks::MEMORY);
+    fetch_ahead(warp, inst, mask, &launch.kernel.code, |address| {
+        let offset = address.wrapping_sub(region.base);
+        for lane in (0..LANES).step_by(LINE / BYTES) {
+            let distance = source.form().distances().0[lane];
+            region.data.prefetch(offset.wrapping_add(distance));
+        }
+    });
     if checked
         && (mask & !shared.permits(spots, Access::Store) != 0
             || mask & !region.permits(sources, Access::Load) != 0)
