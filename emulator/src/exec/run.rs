@@ -295,6 +295,13 @@ fn run_tracked(
             continue;
         }
         let track = tracks.get(inst.tracked as usize);
+        if track.is_some_and(|track| warp.whole.contains(track.ahead)) {
+            // All lanes have written all of them, so that there is nothing to be found or noted.
+            let (done, flow, _) = run_plain(warp, env, &code[at..], active);
+            let last = code.get(at + done as usize);
+            let tracked = last.is_some_and(|inst| inst.tracked != UNTRACKED);
+            return (at as u32 + done, flow, tracked);
+        }
         if track.is_some_and(|track| !registers::are_written(warp, track, active)) {
             return (at as u32, Flow::Next, false);
         }

@@ -83,6 +83,9 @@ pub(crate) struct Track {
     pub(crate) writes: Vec<u32>,
     pub(crate) read_set: Tracked,
     pub(crate) write_set: Tracked,
+    /// What the instructions without guard from here on read and write, up to the next with one; never all in a set if one of them
+    /// may leave a lane without a defined result.
+    pub(crate) ahead: Tracked,
 }
 
 /// A set of tracked registers.
@@ -95,6 +98,15 @@ impl Tracked {
 
     pub(crate) fn new(registers: &[u32]) -> Tracked {
         Tracked(registers.iter().fold(0, |set, &register| set | 1 << register.min(Self::OTHERS)))
+    }
+
+    /// This set and all the others.
+    pub(crate) fn with_others(self) -> Tracked {
+        Tracked(self.0 | 1 << Self::OTHERS)
+    }
+
+    pub(crate) fn joined(self, other: Tracked) -> Tracked {
+        Tracked(self.0 | other.0)
     }
 
     /// Adds a register, unless it is one of the others, or takes it out.

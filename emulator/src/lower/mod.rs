@@ -124,10 +124,21 @@ fn tracks(body: &mut Body<'_>, plan: &Plan) -> Vec<Track> {
         if guard.is_some() || !reads.is_empty() || !writes.is_empty() {
             inst.tracked = tracks.len() as u32;
             let (read_set, write_set) = (Tracked::new(&reads), Tracked::new(&writes));
-            tracks.push(Track { guard, reads, writes, read_set, write_set });
+            let ahead = read_set.joined(write_set);
+            let ahead = if meta.proves { ahead } else { ahead.with_others() };
+            tracks.push(Track { guard, reads, writes, read_set, write_set, ahead });
         }
         let plain = !meta.guarded && inst.tracked == UNTRACKED;
         inst.plain = [plain, !meta.guarded].map(u16::from);
+    }
+    let mut ahead = Tracked::default();
+    for (inst, meta) in body.code.iter().zip(&body.metas).rev() {
+        if meta.guarded {
+            ahead = Tracked::default();
+        } else if let Some(track) = tracks.get_mut(inst.tracked as usize) {
+            ahead = ahead.joined(track.ahead);
+            track.ahead = ahead;
+        }
     }
     let mut following = [0_u16; 2];
     for inst in body.code.iter_mut().rev() {
