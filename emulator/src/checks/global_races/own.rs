@@ -50,7 +50,7 @@ impl OwnPages {
 
     /// Whether the CTA has written any of these pages.
     pub(super) fn hold_any(&self, mut pages: RangeInclusive<u64>) -> bool {
-        !self.pages.is_empty() && pages.any(|page| self.pages.contains_key(&page))
+        !self.pages.is_empty() && pages.any(|page| self.holds(page))
     }
 
     /// Forgets everything but the memory.

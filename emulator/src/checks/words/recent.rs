@@ -15,8 +15,8 @@ use crate::checks::order::Order;
 use crate::exec::lanes::Mask;
 use crate::kept::{Id, Kept};
 
-/// Words of a block.
-const BLOCK: usize = 64;
+/// Words of a block; fewer in tests, where a few words are to be several blocks.
+const BLOCK: usize = if cfg!(test) { 64 } else { 128 };
 /// Who has touched a block: nobody, one warp (its number and one), or [`SEVERAL`].
 const OWNER: u16 = 63;
 /// More than one warp, or copies.
