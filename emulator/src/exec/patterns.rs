@@ -61,6 +61,8 @@ pub(crate) struct Pattern {
     again: Option<Again>,
     /// How many patterns this is the last of.
     changes: u32,
+    /// Where the last access began of those that [`Pattern::next`] was asked about.
+    last: u64,
 }
 
 /// What is worth being known of a pattern that comes again.
@@ -156,6 +158,7 @@ impl Pattern {
             shared: None,
             again: None,
             changes: 0,
+            last: 0,
         })
     }
 
@@ -216,6 +219,14 @@ impl Pattern {
         }
         self.place = first % 32;
         Some(first)
+    }
+
+    /// Where the access after one that begins at `first` will begin, if it moves on as that one has.
+    #[inline(always)]
+    pub(crate) fn next(&mut self, first: u64) -> u64 {
+        let step = first.wrapping_sub(self.last);
+        self.last = first;
+        first.wrapping_add(step)
     }
 
     /// How the lanes lie to each other.

@@ -227,18 +227,21 @@ fn copy_known<const BYTES: usize, const WORDS: usize>(
     let to = target.recognised(&warp.regs, place, mask, BYTES as u64)?;
     let place = (inst.a, inst.aux & WIDE_ADDRESS != 0, inst.imm as u64);
     let from = source.recognised(&warp.regs, place, mask, BYTES as u64)?;
+    let next = source.next(from);
     let (memory, mut hint) = (Memory { launch, shared, local: None }, source.hint);
     let spots = target.form().spots::<BYTES>(to, shared.base, shared.bytes)?;
     let (region, sources) =
         find::place_known::<BYTES>(&memory, Space::Global, &mut hint, source.form(), from)?;
     let checked = launch.checks.contains(Checks::MEMORY);
-    fetch_ahead(warp, inst, mask, &launch.kernel.code, |address| {
+    let fetch = |address: u64| {
         let offset = address.wrapping_sub(region.base);
         for lane in (0..LANES).step_by(LINE / BYTES) {
             let distance = source.form().distances().0[lane];
             region.data.prefetch(offset.wrapping_add(distance));
         }
-    });
+    };
+    fetch(next);
+    fetch_ahead(warp, inst, mask, &launch.kernel.code, fetch);
     if checked
         && (mask & !shared.permits(spots, Access::Store) != 0
             || mask & !region.permits(sources, Access::Load) != 0)
