@@ -54,7 +54,7 @@ impl<'l> Cta<'l> {
             Some(body) => body,
             None => {
                 let shared = Region::new(FIRST_OFFSET, launch.shared_bytes.into())?;
-                Body { shared, races: None }
+                Body { shared, races: None, warps: Vec::new() }
             }
         };
         let races = body.races.or_else(|| Some(Box::default()));
@@ -88,7 +88,8 @@ impl<'l> Cta<'l> {
             printed: String::new(),
             random: Random::new(0, 0),
         };
-        let warps = (0..launch.warps).map(|_| Warp::new(kernel)).collect();
+        let mut warps = body.warps;
+        warps.resize_with(launch.warps as usize, || Warp::new(kernel));
         Some(Cta { warps, env, order: Vec::new(), used, finding: None, stop: CtaStop::Done })
     }
 

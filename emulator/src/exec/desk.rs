@@ -9,6 +9,7 @@ use super::cta::Cta;
 use super::env::Env;
 use super::patterns::Patterns;
 use super::tally::Tally;
+use super::warp::Warp;
 use crate::checks::words::Words;
 use crate::lower::kernel::Kernel;
 use crate::memory::region::Region;
@@ -17,8 +18,8 @@ use crate::memory::region::Region;
 /// more copies buy the others anew.
 const MOST_DESKS: usize = 256;
 const MOST_SPARE: usize = 64;
-/// Bytes of shared memory that a desk keeps, and CTAs that it may be of.
-const MOST_SHARED: u64 = 4 << 20;
+/// Bytes of shared memory and registers that a desk keeps, and CTAs that they may be of.
+const MOST_BYTES: u64 = 8 << 20;
 const MOST_BODIES: usize = 256;
 
 /// Empty until it is first taken.
@@ -34,11 +35,21 @@ pub(crate) struct Desk {
     bodies: Vec<Body>,
 }
 
-/// Memory of a CTA that has ended: what it holds is of no meaning, and has to be cleared where that matters.
+/// Memory and registers of a CTA that has ended: what they hold is of no meaning, and has to be cleared where that matters.
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) shared: Region,
     pub(super) races: Option<Box<Words>>,
+    /// As many as the CTA had, or none if they have local memory, of which there may be much.
+    pub(super) warps: Vec<Warp>,
+}
+
+impl Body {
+    fn bytes(&self) -> u64 {
+        let registers =
+            |warp: &Warp| size_of_val(&*warp.regs.words) + size_of_val(&*warp.regs.doubles);
+        2 * self.shared.bytes + self.warps.iter().map(registers).sum::<usize>() as u64
+    }
 }
 
 impl Desk {
@@ -64,12 +75,17 @@ impl Desk {
         Some(last)
     }
 
-    /// Keeps the memory of a CTA that has ended.
+    /// Keeps what is left of a CTA that has ended.
     pub(super) fn keep(&mut self, cta: Cta<'_>) {
         let Env { shared, races, .. } = cta.env;
-        let count = self.bodies.len();
-        if count < MOST_BODIES && (count as u64 + 1) * shared.bytes <= MOST_SHARED {
-            self.bodies.push(Body { shared, races });
+        let mut warps = cta.warps;
+        if warps.iter().any(|warp| warp.local.is_some()) {
+            warps.clear();
+        }
+        let (body, count) = (Body { shared, races, warps }, self.bodies.len());
+        // They are all as large.
+        if count < MOST_BODIES && (count as u64 + 1) * body.bytes() <= MOST_BYTES {
+            self.bodies.push(body);
         }
     }
 }
