@@ -8,7 +8,7 @@ use crate::counters::Counters;
 pub struct Checks(u32);
 
 impl Checks {
-    /// Nothing beyond what is always checked. What of its shared memory a CTA has not written may hold what others have left there.
+    /// Nothing beyond what is always checked.
     pub const NONE: Checks = Checks(0);
     /// Reads of registers that nobody has written.
     pub const REGISTERS: Checks = Checks(1);

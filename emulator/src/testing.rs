@@ -60,6 +60,16 @@ impl Program {
         self.launch(&Launch { block: [32, 1, 1], checks, ..Launch::default() }, &[], &[], 32)
     }
 
+    /// A grid of warps with these checks; `out` has a word for each.
+    pub(crate) fn run_grid_checked(
+        &self,
+        grid: [u32; 3],
+        checks: Checks,
+    ) -> Result<Vec<u32>, LaunchError> {
+        let launch = Launch { grid, block: [32, 1, 1], checks, threads: 1, ..Launch::default() };
+        self.launch(&launch, &[], &[], grid[0] as usize)
+    }
+
     /// A grid; `out` begins as `host`.
     pub(crate) fn run_grid(
         &self,

@@ -103,6 +103,10 @@ impl<'l> Cta<'l> {
         if self.used || !marked {
             env.shared.begin(marked);
         }
+        if self.used {
+            // With the same seed all comes out the same, what reads registers that nobody has written too.
+            self.warps.iter_mut().for_each(|warp| warp.regs.clear());
+        }
         self.used = true;
         env.barriers.reset();
         if let Some(races) = &mut env.races {

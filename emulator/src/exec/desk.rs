@@ -125,6 +125,21 @@ mod tests {
     use crate::testing::Program;
 
     #[test]
+    fn what_nobody_has_written_is_the_same_each_time() {
+        // All CTAs but the first run with what others have left, and each launch but the first.
+        let program = Program::new(
+            "{ .shared .align 16 .b8 s[256]; .local .b32 l; .reg .b32 %t, %u, %v; mov.u32 %t, %ctaid.x; mov.u32 %u, %tid.x;
+               setp.gt.u32 %q, %u, 99; @%q mov.u32 %v, 5; @%q bra over; bra.uni under; over: mov.u32 %c, 1; under:
+               ld.shared.u32 %a, [s]; ld.local.u32 %b, [l]; add.u32 %d, %a, %b; add.u32 %d, %d, %c; add.u32 %d, %d, %v;
+               mov.u32 %u, 9; bar.sync 0; st.shared.u32 [s], %u; st.local.u32 [l], %u; mov.u32 %v, 7; mov.u32 %c, 8;
+               ld.param.u64 %x, [out]; mad.wide.u32 %x, %t, 4, %x; st.global.u32 [%x], %d; }",
+        );
+        for checks in [Checks::NONE, Checks::SHARED_RACES, Checks::NONE] {
+            assert_eq!(program.run_grid_checked([8, 1, 1], checks).unwrap(), [0; 8]);
+        }
+    }
+
+    #[test]
     fn memory_that_is_kept_holds_nothing_for_the_checks() {
         // Lanes exchange words through shared memory; what they read first, nobody has written.
         let program = Program::new(

@@ -206,6 +206,13 @@ impl Registers {
         Files { words: &mut self.words, doubles: &mut self.doubles }
     }
 
+    /// Makes all of them zero.
+    pub(crate) fn clear(&mut self) {
+        self.words.fill(Lanes::default());
+        self.doubles.fill(Lanes::default());
+        self.preds.fill(0);
+    }
+
     /// The words, to be filled several at a time.
     #[inline(always)]
     pub(crate) fn cells(&mut self) -> &[Cell<Lanes<u32>>] {

@@ -93,7 +93,9 @@ impl Region {
     }
 
     /// Lets stores and copies mark their bytes from now on, or not. Forgets every write if they do, and takes all for written if not.
+    /// All bytes become zero: what nobody has written may not depend on what ran before.
     pub(crate) fn begin(&mut self, marked: bool) {
+        self.data.fill(0);
         if marked {
             self.shadow.fill(0);
         } else if self.marked {
@@ -161,8 +163,8 @@ impl Region {
         self.data.store(offset, value);
     }
 
-    /// Forgets every write.
+    /// Forgets every write, so that all is as in a new region.
     pub(crate) fn clear(&mut self) {
-        self.shadow.fill(0);
+        self.begin(true);
     }
 }
