@@ -140,6 +140,17 @@ mod tests {
     }
 
     #[test]
+    fn barriers_of_others_are_forgotten() {
+        let program = Program::new(
+            "{ .shared .b64 m; .reg .b32 %t; mov.u32 %t, %ctaid.x; mov.u32 %d, %tid.x; setp.eq.u32 %p, %d, 0;
+               @%p mbarrier.init.shared.b64 [m], 12; ld.param.u64 %x, [out]; mad.wide.u32 %x, %t, 4, %x; st.global.u32 [%x], %t; }",
+        );
+        for checks in [Checks::NONE, Checks::ALL, Checks::NONE, Checks::NONE] {
+            assert_eq!(program.run_grid_checked([3, 1, 1], checks).unwrap(), [0, 1, 2]);
+        }
+    }
+
+    #[test]
     fn memory_that_is_kept_holds_nothing_for_the_checks() {
         // Lanes exchange words through shared memory; what they read first, nobody has written.
         let program = Program::new(

@@ -96,11 +96,7 @@ impl Region {
     /// All bytes become zero: what nobody has written may not depend on what ran before.
     pub(crate) fn begin(&mut self, marked: bool) {
         self.data.fill(0);
-        if marked {
-            self.shadow.fill(0);
-        } else if self.marked {
-            self.shadow.fill(INIT);
-        }
+        self.shadow.fill(if marked { 0 } else { INIT });
         self.marked = marked;
     }
 
