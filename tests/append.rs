@@ -1,14 +1,16 @@
-//! Append against the reference, bit for bit, the whole pool: the shipped PTX, through the safe API, on the emulator.
+//! Append against the reference, bit for bit, the whole pool: the shipped PTX, through the safe API, on the emulator
+//! (or the driver that `PAGEDPTX_DRIVER` names).
 
-use pagedptx::Device;
-use pagedptx_harness::EmulatorDriver;
+mod any_driver;
+
+use pagedptx_harness::EmulatorOptions;
 use pagedptx_harness::draw::{AppendSpec, append_specs};
 use pagedptx_harness::dtype::Dtype;
 use pagedptx_harness::runner::check_append;
 use proptest::prelude::*;
 
 fn check(spec: &AppendSpec) {
-    let device = Device::new(EmulatorDriver::default()).expect("the emulator is new enough");
+    let device = any_driver::device(EmulatorOptions::default());
     check_append(&device, &spec.build()).unwrap_or_else(|failure| panic!("{spec:?}: {failure}"));
 }
 

@@ -1,6 +1,11 @@
-//! Decode against dense attention in f64: the shipped PTX, through the safe API, on the emulator with all its checks on.
+//! Decode against dense attention in f64: the shipped PTX, through the safe API, on the emulator with all its checks on
+//! (or on the driver that `PAGEDPTX_DRIVER` names).
 //!
 //! Every problem has NaN in all slots that no live token owns and poisoned outputs (`pagedptx_harness::draw`, `runner`).
+
+mod any_driver;
+
+use std::rc::Rc;
 
 use pagedptx::Device;
 use pagedptx_harness::call::{Call, Shape};
@@ -12,14 +17,15 @@ use pagedptx_harness::runner::{Output, attend, check_attention};
 use pagedptx_harness::{EmulatorDriver, EmulatorOptions};
 use proptest::prelude::*;
 
-fn device() -> Device<EmulatorDriver> {
-    Device::new(EmulatorDriver::default()).expect("the emulator is new enough")
+use crate::any_driver::AnyDriver;
+
+fn device() -> Rc<Device<AnyDriver>> {
+    any_driver::device(EmulatorOptions::default())
 }
 
-/// A device of so many multiprocessors, whose CTAs and warps run in the order that a seed draws.
-fn device_of(num_multiprocessors: u32, seed: u64) -> Device<EmulatorDriver> {
-    let options = EmulatorOptions { num_multiprocessors, seed, ..EmulatorOptions::default() };
-    Device::new(EmulatorDriver::new(options)).expect("the emulator is new enough")
+/// A device of so many multiprocessors, whose CTAs and warps run in the order that a seed draws (a GPU has its own).
+fn device_of(num_multiprocessors: u32, seed: u64) -> Rc<Device<AnyDriver>> {
+    any_driver::device(EmulatorOptions { num_multiprocessors, seed, ..EmulatorOptions::default() })
 }
 
 fn check(problem: &Attention) -> Output {
@@ -212,7 +218,7 @@ fn a_tile_on_the_cuda_cores_costs_what_is_said() {
     {
         let shape =
             Shape { q_heads, kv_heads: 1, head_dim: 128, block_size: 16, lengths: vec![4_096] };
-        let device = device();
+        let device = Device::new(EmulatorDriver::default()).unwrap();
         let stream = device.stream().unwrap();
         let mut plan = shape.plan::<_, f32>(&stream).unwrap();
         Call::<_, f32>::new(&stream, &shape, 0).unwrap().decode(&mut plan).unwrap();

@@ -1,12 +1,18 @@
 //! Tables that live on the device and that nobody checked, through the safe layer: nothing they hold reads outside the pool, and the
-//! first offender is an error value that names it.
+//! first offender is an error value that names it. Runs on the emulator or the driver that `PAGEDPTX_DRIVER` names.
+
+mod any_driver;
+
+use std::rc::Rc;
 
 use half::{bf16, f16};
 use pagedptx::{
     BlockTables, Buffer, DecodeArgs, DecodePlan, Device, DeviceTables, Driver, Element, Error,
     KvPool, PoolShape, Result, Stream, TableEntry, decode, decode_checked,
 };
-use pagedptx_harness::{EmulatorDriver, EmulatorOptions};
+use pagedptx_harness::EmulatorOptions;
+
+use crate::any_driver::AnyDriver;
 
 const SHAPE: PoolShape =
     PoolShape { num_blocks: 30, block_size: 16, num_kv_heads: 2, head_dim: 40 };
@@ -67,9 +73,12 @@ impl<'s, D: Driver, T: Element> Call<'s, D, T> {
     }
 }
 
-fn device(seed: u64) -> Device<EmulatorDriver> {
-    let options = EmulatorOptions { seed, num_multiprocessors: 2, ..EmulatorOptions::default() };
-    Device::new(EmulatorDriver::new(options)).expect("the emulator is sm_90")
+fn device(seed: u64) -> Rc<Device<AnyDriver>> {
+    any_driver::device(EmulatorOptions {
+        seed,
+        num_multiprocessors: 2,
+        ..EmulatorOptions::default()
+    })
 }
 
 fn tables<'s, D: Driver>(

@@ -1,14 +1,16 @@
 //! Decode from raw memory: pools, queries and outputs of any strides, and tables that nobody checked, on both kinds of
-//! kernels, against the safe layer's results bit for bit.
+//! kernels, against the safe layer's results bit for bit, on the emulator or the driver that `PAGEDPTX_DRIVER` names.
+
+mod any_driver;
 
 use pagedptx::raw::{self, Decode, Pool, Rows, Table, Workspace};
-use pagedptx::{
-    Buffer, Device, DeviceAddress, Dtype, Error, PoolShape, Result, Stream, TableEntry,
-};
+use pagedptx::{Buffer, DeviceAddress, Dtype, Error, PoolShape, Result, Stream, TableEntry};
 use pagedptx_harness::draw::Spec;
 use pagedptx_harness::dtype;
 use pagedptx_harness::problem::{Attention, Tensor};
-use pagedptx_harness::{EmulatorDriver, runner};
+use pagedptx_harness::{EmulatorOptions, runner};
+
+use crate::any_driver::{AnyDriver, device};
 
 /// Types of queries and of the pool: two pairs for the CUDA cores, one for the tensor cores.
 const PAIRS: [(dtype::Dtype, dtype::Dtype); 3] = [
@@ -76,7 +78,7 @@ struct Layout {
 
 /// Runs a problem from raw memory; returns the bytes of `out`, gaps included, and the error word if one is wanted.
 fn run(problem: &Attention, layout: Layout, checked: bool) -> Result<(Vec<u8>, u64)> {
-    let device = Device::new(EmulatorDriver::default())?;
+    let device = device(EmulatorOptions::default());
     let stream = device.stream()?;
     let [block, token, head] = layout.pool;
     // The strides of a [block, slot, head] index; HND has a head's larger than a token's.
@@ -134,10 +136,7 @@ fn run(problem: &Attention, layout: Layout, checked: bool) -> Result<(Vec<u8>, u
     Ok((out.to_vec()?, word.to_vec()?[0]))
 }
 
-fn upload<'s>(
-    stream: &'s Stream<EmulatorDriver>,
-    bytes: &[u8],
-) -> Result<Buffer<'s, EmulatorDriver, u8>> {
+fn upload<'s>(stream: &'s Stream<AnyDriver>, bytes: &[u8]) -> Result<Buffer<'s, AnyDriver, u8>> {
     Buffer::from_slice(stream, bytes)
 }
 
@@ -150,7 +149,7 @@ fn contiguous(problem: &Attention) -> Layout {
 }
 
 fn safe(problem: &Attention) -> Tensor {
-    let device = Device::new(EmulatorDriver::default()).expect("the emulator is new enough");
+    let device = device(EmulatorOptions::default());
     runner::attend(&device, problem).unwrap_or_else(|failure| panic!("{failure}")).out
 }
 

@@ -3,9 +3,11 @@
 //! Tests and examples include this file, so that the same binary runs on the emulator and, on a machine with a
 //! CUDA driver, on its GPU.
 
+use std::rc::Rc;
+
 #[cfg(any(feature = "cust", feature = "cudarc"))]
 use pagedptx::driver::{CudaKernel, CudaStream};
-use pagedptx::{DeviceAddress, DeviceProperties, Driver, Error, LaunchShape, Result};
+use pagedptx::{Device, DeviceAddress, DeviceProperties, Driver, Error, LaunchShape, Result};
 use pagedptx_harness::runner::TestDriver;
 use pagedptx_harness::{EmulatorDriver, EmulatorKernel, EmulatorOptions};
 
@@ -30,6 +32,26 @@ pub enum AnyKernel {
     Emulator(EmulatorKernel),
     #[cfg(any(feature = "cust", feature = "cudarc"))]
     Cuda(CudaKernel),
+}
+
+/// A device of the driver that the environment names: on the emulator a new one with `options`; on a GPU always the
+/// thread's own, so that a kernel is assembled once for all cases of a test.
+#[allow(dead_code)] // not every test asks
+pub fn device(options: EmulatorOptions) -> Rc<Device<AnyDriver>> {
+    thread_local! {
+        static GPU: std::cell::OnceCell<Rc<Device<AnyDriver>>> = const { std::cell::OnceCell::new() };
+    }
+    let new = || {
+        let driver = AnyDriver::from_env(options).unwrap_or_else(|error| panic!("{error}"));
+        Rc::new(Device::new(driver).unwrap_or_else(|error| panic!("{error}")))
+    };
+    if is_gpu() { GPU.with(|device| device.get_or_init(new).clone()) } else { new() }
+}
+
+/// Whether the environment names a GPU's driver.
+#[allow(dead_code)] // not every test asks
+pub fn is_gpu() -> bool {
+    std::env::var("PAGEDPTX_DRIVER").is_ok_and(|name| !["", "emulator"].contains(&name.as_str()))
 }
 
 impl AnyDriver {
