@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use libloading::Library;
 use pagedptx::driver::{
-    CudaDriver, Cudarc, CudarcDriver, Cust, CustDriver, Driver, Events, Graphs, LaunchShape,
+    CudaDriver, CudaKernel, CudaStream, Cudarc, CudarcDriver, Cust, CustDriver, Driver, Events,
+    Graphs, LaunchShape,
 };
 use pagedptx::{Buffer, Device, DeviceAddress, Error};
 
@@ -130,6 +131,12 @@ macro_rules! both {
             $(#[test] fn $name() { if let Some(fake) = Fake::load() { generic::$name::<Cudarc>(&fake) } })*
         }
     };
+}
+
+/// Launches `touch` with a parameter that names no memory.
+fn launch_nothing<L>(driver: &CudaDriver<L>, stream: &CudaStream, kernel: &CudaKernel) {
+    // SAFETY: the kernel touches nothing that its parameter does not name.
+    unsafe { driver.launch(stream, kernel, &ONE_CTA, &[0; 16]) }.unwrap();
 }
 
 const PTX: &str = "\
@@ -469,6 +476,45 @@ both! {
         assert_eq!((fake.get("live_graphs"), fake.get("live_execs")), (0, 0));
         // SAFETY: allocated above, freed once.
         unsafe { driver.free(&stream, address) }
+    }
+
+    /// Kernels, graphs, streams and drivers that go while another stream records leave that capture as it is; code that was launched is
+    /// unloaded behind the work of all streams, at the latest with its driver.
+    fn drops_leave_captures_alone(fake: &Fake) {
+        let driver = CudaDriver::<L>::new(0).unwrap();
+        let kernel = driver.load("touch", PTX).unwrap();
+        let recording = driver.create_stream().unwrap();
+        driver.begin_capture(&recording).unwrap();
+        {
+            let other = CudaDriver::<L>::new(0).unwrap();
+            let (launched, unused) = (other.load("touch", PTX).unwrap(), other.load("touch", PTX).unwrap());
+            let stream = other.create_stream().unwrap();
+            other.begin_capture(&stream).unwrap();
+            launch_nothing(&other, &stream, &launched);
+            let mut graph = other.end_capture(&stream).unwrap();
+            // SAFETY: it was captured from this stream and names no memory.
+            unsafe { other.replay(&stream, &mut graph) }.unwrap();
+            launch_nothing(&other, &stream, &launched);
+            assert_eq!(fake.get("live_modules"), 3);
+            drop((graph, launched, unused));
+            assert_eq!(fake.get("live_modules"), 2, "what was not launched is unloaded at once");
+        }
+        assert_eq!(fake.get("live_modules"), 1);
+        launch_nothing(&driver, &recording, &kernel);
+        drop(driver.end_capture(&recording).unwrap());
+        drop((kernel, recording, driver));
+        assert_eq!((fake.get("live_modules"), fake.get("live_events")), (0, 0));
+    }
+
+    /// What a stream may run when it goes in the middle of a capture is not known: it stays loaded.
+    fn a_stream_that_goes_while_it_records_leaves_code_loaded(fake: &Fake) {
+        let driver = CudaDriver::<L>::new(0).unwrap();
+        let kernel = driver.load("touch", PTX).unwrap();
+        let stream = driver.create_stream().unwrap();
+        launch_nothing(&driver, &stream, &kernel);
+        driver.begin_capture(&stream).unwrap();
+        drop((stream, kernel, driver));
+        assert_eq!(fake.get("live_modules"), 1);
     }
 
     /// A capture by somebody else is noticed.

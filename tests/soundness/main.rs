@@ -419,6 +419,30 @@ on_a_stream! {
         assert_eq!(step_and_drop::<D, T>(stream).unwrap(), expected::<D, T>(stream, 1)[0]);
     }
 
+    /// What is dropped while another stream records does not end the capture: a graph that still runs, a stream with work on it.
+    fn dropping_others_while_capturing(stream) {
+        let mut step = Step::<D, T>::new(stream).unwrap();
+        step.set([1, 1]).unwrap();
+        let other = stream.device().stream().unwrap();
+        let mut other_step = Step::<D, T>::new(&other).unwrap();
+        other_step.set([1, 1]).unwrap();
+        let mut running = Some(capture(&other, &mut other_step).unwrap());
+        running.as_mut().unwrap().replay().unwrap();
+        let mut graph = stream
+            .capture(|| {
+                step.append()?;
+                drop(running.take());
+                let third = stream.device().stream()?;
+                drop(step_and_drop::<D, T>(&third)?);
+                drop(third);
+                step.decode()
+            })
+            .unwrap();
+        graph.replay().unwrap();
+        assert_eq!(step.out.to_vec().unwrap(), expected::<D, T>(stream, 1)[0]);
+        drop(other_step);
+    }
+
     /// Whatever tables that nobody checks hold at a replay, and replaced or dropped since the capture, no access leaves the pool; the
     /// offender is named, and the sequence that is in order has its bits.
     fn replays_over_tables_that_nobody_checks(stream) {

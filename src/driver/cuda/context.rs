@@ -2,10 +2,11 @@
 
 use core::ffi::{CStr, c_char, c_int};
 use core::marker::PhantomData;
-use core::ptr;
+use core::{mem, ptr};
+use std::sync::{Mutex, PoisonError};
 
 use crate::driver::DeviceProperties;
-use crate::driver::cuda::sys::{Api, Failure, Handle};
+use crate::driver::cuda::sys::{Api, DISABLE_TIMING, Failure, Handle, NOT_READY};
 use crate::error::{Error, Result};
 
 // `CUdevice_attribute`.
@@ -19,6 +20,9 @@ const MEMORY_POOLS_SUPPORTED: c_int = 115;
 /// A device's primary context, retained while this value exists.
 ///
 /// - C1. `raw` is a live context of `device` until the value is dropped, whoever else releases it.
+/// - C2. Code that a stream of ours may still run stays loaded: modules are unloaded when this value is dropped, which all
+///   streams and kernels keep alive, behind the last work of every stream. Unloading them earlier would mean to wait
+///   for the whole context, and that ends every capture under way in it, also on other threads and of other libraries.
 pub(crate) struct Context {
     pub api: &'static Api,
     device: c_int,
@@ -26,7 +30,21 @@ pub(crate) struct Context {
     pub properties: DeviceProperties,
     /// Whether the device has memory pools, which stream-ordered allocation needs.
     pub has_pools: bool,
+    left: Mutex<Left>,
 }
+
+/// What dropped kernels and streams leave to the context.
+#[derive(Default)]
+struct Left {
+    modules: Vec<Handle>,
+    /// Events behind the last work of streams that are gone.
+    ends: Vec<Handle>,
+    /// Whether the end of a stream is not known: what it may run stays loaded.
+    endless: bool,
+}
+
+// SAFETY: events and modules may be used from any thread.
+unsafe impl Send for Left {}
 
 // SAFETY: the driver's functions may be called from any thread, and a context may be current on any
 // number of threads; nothing else is behind the handle (test `any_thread`).
@@ -99,7 +117,7 @@ impl Context {
         let mut raw = ptr::null_mut();
         // SAFETY: a valid pointer and a device that the driver gave.
         unsafe { api.retain_primary(&mut raw, device) }?;
-        Ok(Self { api, device, raw, properties, has_pools })
+        Ok(Self { api, device, raw, properties, has_pools, left: Mutex::default() })
     }
 
     /// The `CUcontext`.
@@ -118,6 +136,40 @@ impl Context {
         Ok(usize::try_from(bytes).unwrap_or(0))
     }
 
+    /// Takes a module whose kernel is gone; its code may be running (C2).
+    pub fn leave_module(&self, module: Handle) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).modules.push(module);
+    }
+
+    /// Notes that nothing more will be enqueued on a stream through its value. The context has to be current.
+    ///
+    /// # Safety
+    ///
+    /// `stream` is a live stream of the context, on which nobody records unless `records`.
+    pub unsafe fn leave_stream(&self, stream: Handle, records: bool) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let api = self.api;
+        left.ends.retain(|&end| {
+            // SAFETY: an event of ours.
+            let waits =
+                matches!(unsafe { api.query_event(end) }, Err(Failure { code: NOT_READY, .. }));
+            if !waits {
+                // SAFETY: as above; it is used no more.
+                let _ = unsafe { api.destroy_event(end) };
+            }
+            waits
+        });
+        let mut end = ptr::null_mut();
+        // SAFETY: a valid pointer.
+        if records || unsafe { api.create_event(&mut end, DISABLE_TIMING) }.is_err() {
+            left.endless = true;
+            return;
+        }
+        left.ends.push(end);
+        // SAFETY: an event of ours and the caller's promise.
+        left.endless |= unsafe { api.record_event(end, stream) }.is_err();
+    }
+
     /// Makes the context current on this thread until the value returned is dropped.
     pub fn enter(&self) -> Result<Current<'_>, Failure> {
         // SAFETY: C1.
@@ -126,7 +178,25 @@ impl Context {
 }
 
 impl Drop for Context {
+    /// Waits for what the streams that are gone still run, if there is code to unload. What cannot be waited for stays loaded.
     fn drop(&mut self) {
+        let Left { modules, ends, endless } =
+            mem::take(self.left.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if let Ok(_current) = self.enter() {
+            let api = self.api;
+            let waits = !modules.is_empty() && !endless;
+            // SAFETY: events of ours.
+            let idle =
+                waits && ends.iter().all(|&end| unsafe { api.synchronize_event(end) }.is_ok());
+            for end in ends {
+                // SAFETY: an event of ours, used no more.
+                let _ = unsafe { api.destroy_event(end) };
+            }
+            for module in modules.into_iter().filter(|_| idle) {
+                // SAFETY: a module left by its kernel; all streams of this context are gone, and what they ran has ended.
+                let _ = unsafe { api.unload_module(module) };
+            }
+        }
         // SAFETY: `retain_device` retained it once. A failure leaves it retained, which harms nobody.
         let _ = unsafe { self.api.release_primary(self.device) };
     }

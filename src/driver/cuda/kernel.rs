@@ -4,6 +4,7 @@ use core::ffi::{c_int, c_uint, c_void};
 use core::ptr;
 use std::ffi::CString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::driver::LaunchShape;
 use crate::driver::cuda::context::Context;
@@ -32,7 +33,7 @@ const DYNAMIC_SHARED_BYTES_BY_DEFAULT: u32 = 48 << 10;
 
 /// A loaded kernel.
 ///
-/// - K1. `function` belongs to `module`, which stays loaded until no work of the context is left.
+/// - K1. `function` belongs to `module`, which stays loaded until no stream is left that may run it.
 /// - K2. `function` has one parameter, of `param_bytes` bytes.
 #[derive(Debug)]
 pub struct CudaKernel {
@@ -41,6 +42,7 @@ pub struct CudaKernel {
     function: Handle,
     param_bytes: usize,
     dynamic_shared_limit: u32,
+    launched: AtomicBool,
 }
 
 // SAFETY: modules and functions may be used from any thread.
@@ -60,6 +62,7 @@ impl CudaKernel {
             function: ptr::null_mut(),
             param_bytes,
             dynamic_shared_limit: 0,
+            launched: AtomicBool::new(false),
         };
         let name = c_string(entry)?;
         // SAFETY: valid pointers and a loaded module.
@@ -112,6 +115,7 @@ impl CudaKernel {
             });
         }
         let _current = self.context.enter()?;
+        self.launched.store(true, Ordering::Relaxed);
         // One parameter, so one pointer: to the bytes, of which the driver copies as many as the kernel declares (K2).
         let mut pointers = [params.as_ptr().cast_mut().cast::<c_void>()];
         let LaunchShape { grid: [x, y, z], block: [bx, by, bz], dynamic_shared_bytes, .. } = *shape;
@@ -161,12 +165,14 @@ impl CudaKernel {
 }
 
 impl Drop for CudaKernel {
-    /// Waits for the context's work, in which the code may be in use (K1). If that fails the module stays loaded.
+    /// Code that was launched may be in use: the context unloads it in time (K1).
     fn drop(&mut self) {
-        let api = self.context.api;
+        if *self.launched.get_mut() {
+            return self.context.leave_module(self.module);
+        }
         let Ok(_current) = self.context.enter() else { return };
-        // SAFETY: a loaded module, whose functions nothing runs after the wait and nothing launches after the drop.
-        let _ = unsafe { api.synchronize_context().and_then(|()| api.unload_module(self.module)) };
+        // SAFETY: a loaded module, whose functions nobody has launched and nobody will.
+        let _ = unsafe { self.context.api.unload_module(self.module) };
     }
 }
 

@@ -6,14 +6,10 @@
 //! without waiting for the stream. So no slice is ever handed to the driver: bytes pass through a ring of
 //! pinned memory that is the stream's own, whose parts are reused when the event behind their copy has passed.
 
-use core::ffi::c_uint;
 use core::ptr;
 use std::collections::VecDeque;
 
-use crate::driver::cuda::sys::{Api, Failure, Handle, NOT_READY};
-
-/// `CU_EVENT_DISABLE_TIMING`.
-const DISABLE_TIMING: c_uint = 2;
+use crate::driver::cuda::sys::{Api, DISABLE_TIMING, Failure, Handle, NOT_READY};
 
 /// Bytes of the ring.
 const CAPACITY: usize = 4 << 20;

@@ -235,6 +235,9 @@ impl Drop for CudaStream {
             return;
         };
         drop(self.lock().staging.take());
+        let records = self.outside_capture("the end of a stream").is_err();
+        // SAFETY: R1, and whether somebody records was just asked.
+        unsafe { self.context.leave_stream(self.raw, records) };
         if self.owner.is_none() {
             // SAFETY: R1; the driver lets the work enqueued finish (D6).
             let _ = unsafe { self.context.api.destroy_stream(self.raw) };

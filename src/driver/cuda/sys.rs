@@ -24,6 +24,9 @@ pub(crate) const NO_DEVICE: Code = 100;
 pub(crate) const UNSUPPORTED_PTX_VERSION: Code = 222;
 pub(crate) const NOT_READY: Code = 600;
 
+/// `CU_EVENT_DISABLE_TIMING`.
+pub(crate) const DISABLE_TIMING: c_uint = 2;
+
 /// Oldest driver that is supported, as `cuDriverGetVersion` counts (1000 * major + 10 * minor): the
 /// kernels' PTX is version 7.4, which CUDA 11.4 introduced.
 const MIN_VERSION: c_int = 11_040;
@@ -134,7 +137,6 @@ functions! {
         current_device: "cuCtxGetDevice"(device: *mut c_int);
         push_context: "cuCtxPushCurrent_v2"(context: Handle);
         pop_context: "cuCtxPopCurrent_v2"(context: *mut Handle);
-        synchronize_context: "cuCtxSynchronize"();
         create_stream: "cuStreamCreate"(stream: *mut Handle, flags: c_uint);
         destroy_stream: "cuStreamDestroy_v2"(stream: Handle);
         synchronize_stream: "cuStreamSynchronize"(stream: Handle);
