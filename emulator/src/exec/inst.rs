@@ -4,6 +4,7 @@ use std::num::NonZero;
 
 use super::env::Env;
 use super::lanes::{Files, Mask};
+use super::sums::Sums;
 use super::warp::Warp;
 #[cfg(target_arch = "x86_64")]
 use super::wide::is_available as wide_is_available;
@@ -71,7 +72,7 @@ pub(crate) struct Inst {
     pub(crate) plain: [u16; 2],
     /// What runs it and those of its kind that follow, as an index into [`Kernel::series`](crate::lower::kernel::Kernel::series), and how
     /// many these are. None where there is no such thing, or only it itself.
-    pub(crate) series: Option<(u8, NonZero<u8>)>,
+    pub(crate) series: Option<(u16, NonZero<u8>)>,
     /// Its own index in the code.
     pub(crate) site: u32,
     /// Address offset or another constant.
@@ -96,7 +97,16 @@ pub(crate) trait Repeat: Exec {
 }
 
 /// Executes one instruction after the other, all of the same operation, for all lanes. Unsafe to call as a [`Handler`] is.
-pub(crate) type Series = unsafe fn(&mut Warp, &[Inst]);
+pub(crate) type Each = unsafe fn(&mut Warp, &[Inst]);
+
+/// What runs several instructions that come one after the other.
+#[derive(Debug)]
+pub(crate) enum Series {
+    /// All of them, or the first ones.
+    Each(Each),
+    /// All of them at once, or none.
+    Sums(Sums),
+}
 
 with_features! {
     fn wide_series<E: Repeat>(warp: &mut Warp, code: &[Inst]) {
@@ -135,7 +145,7 @@ pub(crate) fn handler<E: Exec>() -> Handler {
 }
 
 /// As [`handler`], for several instructions. Only where a handler in vector code gains by it.
-pub(crate) fn series<E: Repeat>() -> Option<Series> {
+pub(crate) fn each<E: Repeat>() -> Option<Each> {
     #[cfg(target_arch = "x86_64")]
     if wide_is_available() {
         return Some(wide_series::<E>);
@@ -170,8 +180,8 @@ impl Inst {
     /// Runs instructions by what their kernel has for a series of them, for all lanes.
     #[inline(always)]
     #[allow(unsafe_code)]
-    pub(crate) fn execute_series(series: Series, warp: &mut Warp, code: &[Inst]) {
-        // SAFETY: as for `execute`, with `series` in place of `handler`.
-        unsafe { series(warp, code) }
+    pub(crate) fn execute_each(each: Each, warp: &mut Warp, code: &[Inst]) {
+        // SAFETY: as for `execute`, with `each` in place of `handler`.
+        unsafe { each(warp, code) }
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod mbarrier;
 pub(crate) mod patterns;
 pub(crate) mod run;
 pub(crate) mod stack;
+pub(crate) mod sums;
 pub(crate) mod tally;
 pub(crate) mod wait;
 pub(crate) mod warp;

@@ -6,9 +6,10 @@
 //! in a loop do not wait for ever.
 
 use super::env::Env;
-use super::inst::{Flow, Inst, UNTRACKED};
+use super::inst::{Flow, Inst, Series, UNTRACKED};
 use super::lanes::{ALL, Mask, lanes};
 use super::warp::{CREDIT, Group, State, Warp};
+use super::wide;
 use crate::checks::{registers, taint};
 use crate::finding::FindingKind;
 use crate::launch::Checks;
@@ -251,8 +252,10 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
 fn run_plain(warp: &mut Warp, env: &mut Env<'_>, code: &[Inst], active: Mask) -> (u32, Flow, bool) {
     let mut rest = code;
     while let [inst, behind @ ..] = rest {
-        if inst.series.is_some() && active == ALL {
-            rest = run_series(warp, env, rest);
+        if active == ALL
+            && let Some(behind) = run_series(warp, env, rest)
+        {
+            rest = behind;
             continue;
         }
         let flow = inst.execute(warp, active, env);
@@ -264,13 +267,22 @@ fn run_plain(warp: &mut Warp, env: &mut Env<'_>, code: &[Inst], active: Mask) ->
     (code.len() as u32, Flow::Next, false)
 }
 
-/// Runs the instructions of one kind that come first, for all lanes. Gives what is behind them.
+/// Runs the instructions that come first and can be run together, for all lanes. Gives what is behind them, if there are any.
 #[inline(always)]
-fn run_series<'c>(warp: &mut Warp, env: &Env<'_>, code: &'c [Inst]) -> &'c [Inst] {
-    let (kind, count) = code.first().and_then(|inst| inst.series).expect("there is one");
-    let (series, behind) = code.split_at(code.len().min(count.get().into()));
-    Inst::execute_series(env.launch.kernel.series[usize::from(kind)], warp, series);
-    behind
+fn run_series<'c>(warp: &mut Warp, env: &Env<'_>, code: &'c [Inst]) -> Option<&'c [Inst]> {
+    let (index, count) = code.first()?.series?;
+    match &env.launch.kernel.series[usize::from(index)] {
+        Series::Each(each) => {
+            let (series, behind) = code.split_at(code.len().min(count.get().into()));
+            Inst::execute_each(*each, warp, series);
+            Some(behind)
+        }
+        Series::Sums(sums) => {
+            let behind = code.get(usize::from(count.get())..)?;
+            wide::add_up(&mut warp.regs.words, sums);
+            Some(behind)
+        }
+    }
 }
 
 /// As [`run_plain`], where registers are tracked; ends before one is read that some lanes have not written.

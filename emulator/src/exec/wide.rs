@@ -7,6 +7,7 @@ mod vectors;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::lanes::{LANES, Lanes, Value};
+use super::sums::{Sum, Sums, Together};
 use crate::ops::number::half_value;
 
 /// Work whose loops over lanes are to become vector code. Implementations are `#[inline(always)]`, so that [`call`]
@@ -173,6 +174,26 @@ vectors! {
         }
         for (slot, sums) in d.into_iter().zip(sums) {
             registers[slot as usize] = sums;
+        }
+    }
+
+    /// What the instructions do that sums of products stand for.
+    fn add_up(registers: &mut [Lanes<u32>], sums: &Sums) {
+        sums.pairs.iter().for_each(|pair| add_up_slowly(registers, pair));
+        sums.others.iter().for_each(|sum| add_up_slowly(registers, sum));
+    }
+}
+
+fn add_up_slowly<const N: usize>(registers: &mut [Lanes<u32>], together: &Together<N>) {
+    for (index, &Sum { d, c }) in together.sums.iter().enumerate() {
+        for lane in 0..LANES {
+            let value = |slot: u32| f32::from_bits(registers[slot as usize].0[lane]);
+            // The sum of this and a product is the product, rounded once, also if that is zero.
+            let mut sum = c.map_or(-0.0, value);
+            for &(common, others) in &together.products {
+                sum = value(common).mul_add(value(others[index]), sum);
+            }
+            registers[d as usize].0[lane] = sum.put();
         }
     }
 }

@@ -19,7 +19,7 @@ use super::symbols::{Register, Scopes, Symbol};
 use super::table;
 use crate::counters::InstructionClass;
 use crate::error::Fault;
-use crate::exec::inst::{Inst, Series};
+use crate::exec::inst::{Each, Inst};
 use crate::memory::FIRST_OFFSET;
 use crate::parse::ast::{Function, Instruction, Statement, Variable};
 use crate::types::{Class, Space, Type};
@@ -39,7 +39,7 @@ pub(crate) struct Body<'s> {
     pub(crate) registers: Vec<Register>,
     pub(crate) code: Vec<Inst>,
     /// What runs several instructions of a kind, by [`Inst::series`].
-    pub(crate) series: Vec<(TypeId, Series)>,
+    pub(crate) series: Vec<(TypeId, Each)>,
     pub(crate) lines: Vec<u32>,
     pub(crate) classes: Vec<InstructionClass>,
     pub(crate) metas: Vec<Meta>,
@@ -411,7 +411,7 @@ impl<'s> Body<'s> {
         form.guard()?;
         (pattern.row.lower)(&mut form)?;
         form.finish()?;
-        let Form { inst, reads, writes, targets, falls, partial, skip, .. } = form;
+        let Form { inst, reads, writes, targets, falls, partial, skip, term, .. } = form;
         if skip {
             return Ok(());
         }
@@ -420,7 +420,7 @@ impl<'s> Body<'s> {
         let passage = Passage::of(pattern.class, ins.opcode, &ins.modifiers);
         let falls = falls || guarded;
         let loads = loaded_bytes(ins);
-        let meta = Meta { reads, writes, passage, loads, guarded, proves, targets, falls };
+        let meta = Meta { reads, writes, passage, loads, guarded, proves, targets, falls, term };
         self.push(inst, ins.line, pattern.class, meta);
         Ok(())
     }

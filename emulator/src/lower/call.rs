@@ -290,6 +290,7 @@ impl<'s> Body<'s> {
                 proves: true,
                 targets: vec![],
                 falls: true,
+                term: None,
             },
         );
         Ok(())
@@ -316,6 +317,7 @@ impl<'s> Body<'s> {
             proves: false,
             targets: vec![end],
             falls: true,
+            term: None,
         };
         self.push(inst, line, InstructionClass::Control, meta);
         Ok(())

@@ -13,6 +13,7 @@ use super::symbols::Symbol;
 use crate::error::Fault;
 use crate::exec::inst::{self, Exec, Flow, Inst, Repeat, UNTRACKED, handler};
 use crate::exec::lanes::LANES;
+use crate::exec::sums::Term;
 use crate::parse::ast::{Base, Instruction, Operand};
 use crate::types::{Class, Kind, Space, Type};
 
@@ -58,6 +59,8 @@ pub(crate) struct Form<'f, 's> {
     pub(crate) partial: bool,
     /// Whether nothing is to be emitted: the instruction is complete already, or a hint.
     pub(crate) skip: bool,
+    /// What it adds to a sum of products, if that is all it does.
+    pub(crate) term: Option<Term>,
 }
 
 /// The handler of an instruction that has none yet; the table's tests see to it that it is never left in place.
@@ -107,6 +110,7 @@ impl<'f, 's> Form<'f, 's> {
             falls: true,
             partial: false,
             skip: false,
+            term: None,
         }
     }
 
@@ -121,10 +125,10 @@ impl<'f, 's> Form<'f, 's> {
         let kind = TypeId::of::<E>();
         let known = self.body.series.iter().position(|(other, _)| *other == kind);
         let index = known.or_else(|| {
-            self.body.series.push((kind, inst::series::<E>()?));
+            self.body.series.push((kind, inst::each::<E>()?));
             Some(self.body.series.len() - 1)
         });
-        let index = index.and_then(|index| u8::try_from(index).ok());
+        let index = index.and_then(|index| u16::try_from(index).ok());
         self.inst.series = index.map(|index| (index, NonZero::<u8>::MIN));
         self.run::<E>()
     }

@@ -23,7 +23,8 @@ use std::num::NonZero;
 
 use crate::error::Fault;
 use crate::exec::desk::Desks;
-use crate::exec::inst::{Inst, UNTRACKED};
+use crate::exec::inst::{Inst, Series, UNTRACKED};
+use crate::exec::sums::Sums;
 use crate::memory::FIRST_OFFSET;
 use crate::parse::ast::Function;
 use crate::types::Class;
@@ -43,7 +44,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
     let mut body = Body::lower(scene, function, Some(&plan))?;
     scene.spend(body.code.len(), body.registers.len());
     let tracks = tracks(&mut body, &plan);
-    count_series(&mut body.code);
+    let series = series(&mut body);
     let [words, doubles, preds] = body.slots.map(|n| n as usize);
     let tracked_slots = tracked_slots(&body, &plan);
     let flow = DataFlow::new(&body.metas, &body.registers, &plan);
@@ -54,7 +55,7 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
     Ok(Kernel {
         name: function.name.to_owned(),
         code: body.code,
-        series: body.series.into_iter().map(|(_, series)| series).collect(),
+        series,
         lines: body.lines,
         classes: body.classes,
         flow,
@@ -82,9 +83,34 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
 /// Fewer instructions of a kind are run one by one.
 const SERIES: u8 = 3;
 
+/// Finds the instructions without a guard that follow each other and can be run together.
+fn series(body: &mut Body<'_>) -> Vec<Series> {
+    count_kinds(&mut body.code);
+    let mut series: Vec<_> = body.series.iter().map(|&(_, each)| Series::Each(each)).collect();
+    let mut entered = vec![false; body.code.len() + 1];
+    body.labels.iter().flatten().for_each(|&label| entered[label as usize] = true);
+    let mut at = 0;
+    while at < body.code.len() {
+        let unguarded = usize::from(body.code[at].plain[1]);
+        // Those that a branch goes to begin anew, so that they are found there too.
+        let own = (at..at + unguarded).take_while(|&pc| pc == at || !entered[pc]);
+        let terms = own.map(|pc| body.metas[pc].term);
+        let index = u16::try_from(series.len());
+        match (Sums::of(&body.code[at..], terms), index) {
+            (Some(sums), Ok(index)) => {
+                body.code[at].series = Some((index, sums.count()));
+                at += usize::from(sums.count().get());
+                series.push(Series::Sums(sums));
+            }
+            _ => at += 1,
+        }
+    }
+    series
+}
+
 /// Counts instructions of one kind that follow each other without a guard.
-fn count_series(code: &mut [Inst]) {
-    let mut following: Option<(u8, NonZero<u8>)> = None;
+fn count_kinds(code: &mut [Inst]) {
+    let mut following: Option<(u16, NonZero<u8>)> = None;
     for inst in code.iter_mut().rev() {
         inst.series = inst.series.filter(|_| inst.plain[1] != 0).map(|(kind, one)| {
             let more = following.filter(|(other, _)| *other == kind);

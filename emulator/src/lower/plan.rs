@@ -6,6 +6,7 @@
 
 use super::flow::Passage;
 use super::symbols::Register;
+use crate::exec::sums::Term;
 use crate::types::Class;
 
 /// What the first pass over a body found out about one instruction.
@@ -25,6 +26,8 @@ pub(crate) struct Meta {
     pub(crate) targets: Vec<u32>,
     /// Whether the next instruction may follow.
     pub(crate) falls: bool,
+    /// What it adds to a sum of products, if that is all it does.
+    pub(crate) term: Option<Term>,
 }
 
 /// The result for a body.

@@ -7,6 +7,7 @@ use super::{Lowered, Map1, Map2, Map3, Op1, Op2, Op3, op, operands1, operands2, 
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{Ftz, LANES, Lanes, Mask, Value, flush};
+use crate::exec::sums::Term;
 use crate::exec::warp::Warp;
 use crate::lower::form::Form;
 use crate::lower::table::{Row, row};
@@ -15,7 +16,7 @@ use crate::types::Type;
 pub(crate) const ROWS: &[Row] = &[
     row("add[.rn|rz|rm|rp][.ftz][.sat].f32 d, a, b", arithmetic2::<Add, AddExact>),
     row("sub[.rn|rz|rm|rp][.ftz][.sat].f32 d, a, b", arithmetic2::<Sub, SubExact>),
-    row("mul[.rn|rz|rm|rp][.ftz][.sat].f32 d, a, b", arithmetic2::<Mul, MulExact>),
+    row("mul[.rn|rz|rm|rp][.ftz][.sat].f32 d, a, b", mul),
     row("fma.rn|rz|rm|rp[.ftz][.sat].f32 d, a, b, c", fma),
     row("mad.rn|rz|rm|rp[.ftz][.sat].f32 d, a, b, c", fma),
     row("div.approx[.ftz].f32 d, a, b", div_approx),
@@ -239,6 +240,9 @@ impl<E: Exact> Exec for Directed<E> {
     }
 }
 
+/// What [`directed`] sets where no modifier asks for anything else than the nearest number.
+const PLAIN: u32 = Rounding::NearestEven.code();
+
 /// The rounding that the modifiers name, if it is not to nearest; sets [`Inst::aux`] for [`Directed`].
 fn directed(f: &mut Form<'_, '_>) -> bool {
     let rounding = f.pick(&Rounding::NAMES).unwrap_or(Rounding::NearestEven);
@@ -266,11 +270,18 @@ where
     }
 }
 
+fn mul(f: &mut Form<'_, '_>) -> Lowered {
+    arithmetic2::<Mul, MulExact>(f)?;
+    f.term = Some(Term::First).filter(|_| f.inst.aux == PLAIN);
+    Ok(())
+}
+
 fn fma(f: &mut Form<'_, '_>) -> Lowered {
     operands3(f)?;
     if directed(f) {
         return f.run::<Directed<FmaExact>>();
     }
+    f.term = Some(Term::Next).filter(|_| f.inst.aux == PLAIN);
     match (f.has("ftz"), f.has("sat")) {
         (false, false) => f.run_often::<Map3<OnSingle<Fma>, f32, f32, f32, f32>>(),
         (true, false) => f.run_often::<Map3<OnSingle<Fma>, Ftz, Ftz, Ftz, Ftz>>(),

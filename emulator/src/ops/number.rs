@@ -169,7 +169,7 @@ impl Rounding {
     ];
 
     /// As a number that fits into an instruction.
-    pub(crate) fn code(self) -> u32 {
+    pub(crate) const fn code(self) -> u32 {
         self as u32
     }
 

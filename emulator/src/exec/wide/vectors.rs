@@ -8,6 +8,7 @@ use std::arch::x86_64::{self as host, __m128i, __m256, __m256i};
 
 use super::{BRAINS, Fragments, HALVES};
 use crate::exec::lanes::{LANES, Lanes, NAN32};
+use crate::exec::sums::{Sum, Sums, Together};
 
 /// Eight of 32 lanes, those from a multiple of 8 on.
 #[inline]
@@ -272,6 +273,66 @@ pub(super) fn products<const KIND: u32, const P: usize, const K: usize>(
                     set_eight(&mut registers[slot].0, first + 8 * part, sum);
                 }
             }
+        }
+    }
+}
+
+/// As [`super::add_up`].
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn add_up(registers: &mut [Lanes<u32>], sums: &Sums) {
+    // Once and for all, so that it is not looked at for each product.
+    assert!((sums.highest as usize) < registers.len(), "slots are of registers");
+    let registers = registers.as_mut_ptr();
+    for pair in &sums.pairs {
+        // SAFETY: no slot is above the highest one.
+        unsafe { add_up_together(registers, pair) };
+    }
+    for sum in &sums.others {
+        // SAFETY: as before.
+        unsafe { add_up_together(registers, sum) };
+    }
+}
+
+/// Adds up sums that have a factor in common.
+///
+/// # Safety
+/// All slots are of the registers, which nobody else refers to.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn add_up_together<const N: usize>(registers: *mut Lanes<u32>, together: &Together<N>) {
+    // SAFETY: the caller's promise; a register has four vectors.
+    let part = |slot: u32, index: usize| unsafe {
+        registers.add(slot as usize).cast::<f32>().add(8 * index)
+    };
+    // SAFETY: as before.
+    let load = |slot: u32, index: usize| unsafe { host::_mm256_loadu_ps(part(slot, index)) };
+    // The sum of this and a product is the product, rounded once, also if that is zero.
+    let mut all = [[host::_mm256_set1_ps(-0.0); LANES / 8]; N];
+    for (sums, Sum { c, .. }) in all.iter_mut().zip(&together.sums) {
+        if let Some(c) = *c {
+            for index in 0..LANES / 8 {
+                sums[index] = load(c, index);
+            }
+        }
+    }
+    for &(common, others) in &together.products {
+        for index in 0..LANES / 8 {
+            let factor = load(common, index);
+            for number in 0..N {
+                let sum = &mut all[number][index];
+                *sum = host::_mm256_fmadd_ps(factor, load(others[number], index), *sum);
+            }
+        }
+    }
+    // A sum that is no number stays none, so that it is early enough now to make it the one that each instruction gives.
+    let nan = host::_mm256_castsi256_ps(host::_mm256_set1_epi32(NAN32.cast_signed()));
+    for (sums, &Sum { d, .. }) in all.iter().zip(&together.sums) {
+        for index in 0..LANES / 8 {
+            let is_nan = host::_mm256_cmp_ps::<{ host::_CMP_UNORD_Q }>(sums[index], sums[index]);
+            let sum = host::_mm256_blendv_ps(sums[index], nan, is_nan);
+            // SAFETY: as before.
+            unsafe { host::_mm256_storeu_ps(part(d, index), sum) };
         }
     }
 }
