@@ -282,6 +282,12 @@ fn prmt_mode(f: &mut Form<'_, '_>) -> Lowered {
 
 // ---- Fields
 
+/// Of positions and lengths, which the PTX ISA restricts to 8 bits, an H100 takes those 8 in fields of 32 bits and all
+/// 32 in fields of 64, where positions and lengths beyond the field do what its text says of those beyond the field.
+const fn restricted(bits: u32, value: u32) -> u32 {
+    if bits == 32 { value & 0xff } else { value }
+}
+
 struct Bfe;
 
 macro_rules! bfe {
@@ -289,8 +295,8 @@ macro_rules! bfe {
         impl Op3<$t, u32, u32, $t> for Bfe {
             #[inline(always)]
             fn apply(a: $t, b: u32, c: u32) -> $t {
-                let (position, len) = (b & 0xff, c & 0xff);
                 let bits = <$t>::BITS;
+                let (position, len) = (restricted(bits, b), restricted(bits, c));
                 let taken = len.min(bits.saturating_sub(position));
                 let field = if position < bits { a as $u >> position % bits } else { 0 };
                 let kept = if taken < bits { field & ((1 as $u) << (taken % bits)).wrapping_sub(1) } else { field };
@@ -326,7 +332,7 @@ macro_rules! bfi {
                 let bits = <$t>::BITS;
                 let mut out = Lanes::default();
                 for lane in 0..LANES {
-                    let (position, len) = (c.0[lane] & 0xff, d.0[lane] & 0xff);
+                    let (position, len) = (restricted(bits, c.0[lane]), restricted(bits, d.0[lane]));
                     let ones = if len < bits { ((1 as $t) << len % bits).wrapping_sub(1) } else { !0 };
                     let field = if position < bits { ones << position % bits } else { 0 };
                     let value = if position < bits { a.0[lane] << position % bits } else { 0 };

@@ -1,6 +1,7 @@
 //! Conversions among numbers (PTX ISA, "Data Movement and Conversion Instructions: cvt").
 
 use super::exact;
+use super::float::quiet;
 use super::half::{Brain, Half};
 use super::number::{Rounding, brain_from, brain_value, half_from, half_value, to_single};
 use super::{Lowered, Map1, Map2, Op1, masked, op};
@@ -76,7 +77,8 @@ impl Plan {
     }
 
     fn read(self, raw: u64) -> Number {
-        let ftz = |x: f32| if self.ftz { flush(x) } else { x };
+        // Flushing makes a NaN the canonical one of f32 on the way.
+        let ftz = |x: f32| if self.ftz { f32::from_bits(Ftz(x).put()) } else { x };
         let bits = self.from.bits();
         match self.from {
             Type::F16 => Number::Float(half_value(raw as u32 & 0xffff).into()),
@@ -122,10 +124,30 @@ impl Plan {
         if self.sat { f64::from_bits(bits).clamp(0.0, 1.0).to_bits() } else { bits }
     }
 
+    /// An f64 that is NaN made quiet, and cut to the type: its sign and the upper bits of its fraction stay (H100).
+    fn narrow_nan(self, nan: f64) -> u64 {
+        let bits = quiet(nan).to_bits();
+        let cut = |to_bits: u32, exponent: u32| {
+            let fraction = bits & ((1 << 52) - 1);
+            let kept = to_bits - 1 - exponent;
+            let ones = ((1 << exponent) - 1) << kept;
+            bits >> 63 << (to_bits - 1) | ones | fraction >> (52 - kept)
+        };
+        match self.to {
+            Type::F64 => bits,
+            Type::F32 => cut(32, 8),
+            Type::F16 => cut(16, 5),
+            _ => cut(16, 8),
+        }
+    }
+
     fn float(self, x: f64) -> u64 {
         // Between floats of one type the rounding is to an integral value.
         let integral = self.from == self.to && !self.keep;
         let x = if integral { rounded_to_integer(x, self.rounding) } else { x };
+        if x.is_nan() && self.from == Type::F64 && !self.sat && !self.keep {
+            return self.narrow_nan(x);
+        }
         let x = match self.sat {
             true if x > 0.0 => x.min(1.0),
             true => 0.0,
@@ -162,12 +184,7 @@ fn rounded_to_integer(x: f64, rounding: Rounding) -> f64 {
 }
 
 /// A double to 16 bits in any direction: to the nearest, then a step back where that overshot.
-pub(super) fn narrow(
-    x: f64,
-    rounding: Rounding,
-    from: fn(f32) -> u32,
-    value: fn(u32) -> f32,
-) -> u32 {
+fn narrow(x: f64, rounding: Rounding, from: fn(f32) -> u32, value: fn(u32) -> f32) -> u32 {
     let near = from(super::number::to_single_odd(x));
     let back = f64::from(value(near));
     if back.is_nan() || back == x {
@@ -237,9 +254,8 @@ resize! {
 }
 
 op! { HalfToFtz(a: Half) -> Ftz => Ftz(a.0) }
-op! { BrainToSingle(a: Brain) -> f32 => a.0 }
+op! { BrainToSingle(a: u16) -> u32 => u32::from(a) << 16 }
 op! { SingleToHalf(a: f32) -> Half => Half(a) }
-op! { FtzToHalf(a: Ftz) -> Half => Half(a.0) }
 op! { SingleToBrain(a: f32) -> Brain => Brain(a) }
 op! { SignedToSingle(a: i32) -> f32 => a as f32 }
 op! { UnsignedToSingle(a: u32) -> f32 => a as f32 }
@@ -285,9 +301,10 @@ fn common(
     match (from, to, f.has("ftz")) {
         (F16, F32, false) => f.run::<HalfToSingle>()?,
         (F16, F32, true) => f.run::<Map1<HalfToFtz, Half, Ftz>>()?,
-        (Bf16, F32, false) => f.run::<Map1<BrainToSingle, Brain, f32>>()?,
-        (F32, F16, false) if nearest => f.run::<Map1<SingleToHalf, f32, Half>>()?,
-        (F32, F16, true) if nearest => f.run::<Map1<FtzToHalf, Ftz, Half>>()?,
+        // These two keep a NaN as it is.
+        (Bf16, F32, false) => f.run::<Map1<BrainToSingle, u16, u32>>()?,
+        (F32, F32, false) if f.inst.aux & KEEP != 0 => f.run::<Map1<Resize, u32, u32>>()?,
+        (F32, F16, _) if nearest => f.run::<Map1<SingleToHalf, f32, Half>>()?,
         (F32, Bf16, false) if nearest => f.run::<Map1<SingleToBrain, f32, Brain>>()?,
         (S32, F32, _) if nearest => f.run::<Map1<SignedToSingle, i32, f32>>()?,
         (U32, F32, _) if nearest => f.run::<Map1<UnsignedToSingle, u32, f32>>()?,
@@ -390,8 +407,11 @@ fn cvt(f: &mut Form<'_, '_>) -> Lowered {
     let code = |ty: Type| TYPES.iter().position(|&t| t == ty).unwrap_or(0) as u32;
     (f.inst.p, f.inst.m) = (code(from), code(to));
     f.inst.imm = register.bits().into();
+    // A subnormal f32 lies below half of the smallest f16: flushing it would tell in `.rm` and `.rp` only, and there
+    // an H100 does not.
+    let to_half = (from, to) == (Type::F32, Type::F16);
     f.inst.aux = rounding.unwrap_or(Rounding::NearestEven).code()
-        | if f.has("ftz") { 8 } else { 0 }
+        | if f.has("ftz") && !to_half { 8 } else { 0 }
         | if f.has("sat") { 16 } else { 0 }
         | if crossing { WIDE_SOURCE } else { 0 };
     if same && to_float && rounding.is_none() {
@@ -491,8 +511,13 @@ impl Exec for TensorFloat {
         let a = &warp.regs.words[inst.a as usize];
         let convert = |bits: u32| {
             let x = f32::from_bits(bits);
-            if x.is_nan() {
-                return 0x7fff_ffff;
+            // An H100 has an instruction for the other two roundings; for `.rna` ptxas works on the bits as if they
+            // were those of a number, and NaN may become infinity or the largest number.
+            match (x.is_nan(), inst.m == 1, inst.aux & FINITE != 0) {
+                (true, true, false) => return bits & !0x1fff,
+                (true, true, true) => return (bits & !0x1fff) - 0x2000,
+                (true, false, _) => return 0x7fff_e000,
+                _ => {}
             }
             let bits = if inst.aux & RELU != 0 && x < 0.0 { 0 } else { bits };
             let half = match (inst.m, inst.aux & TOWARD_ZERO) {

@@ -6,7 +6,7 @@ use super::number::{Rounding, Single, add_odd, to_single};
 use super::{Lowered, Map1, Map2, Map3, Op1, Op2, Op3, op, operands1, operands2, operands3};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{Ftz, LANES, Lanes, Mask, Value, flush};
+use crate::exec::lanes::{Ftz, LANES, Lanes, Mask, NAN32, Value, flush};
 use crate::exec::sums::Term;
 use crate::exec::warp::Warp;
 use crate::lower::form::Form;
@@ -37,14 +37,14 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 pub(crate) const DOUBLE_ROWS: &[Row] = &[
-    row("add[.rn].f64 d, a, b", double2::<Add>),
-    row("sub[.rn].f64 d, a, b", double2::<Sub>),
-    row("mul[.rn].f64 d, a, b", double2::<Mul>),
+    row("add[.rn].f64 d, a, b", double2::<NanOf<Add>>),
+    row("sub[.rn].f64 d, a, b", double2::<NanOf<Sub>>),
+    row("mul[.rn].f64 d, a, b", double2::<NanOf<Mul>>),
     row("fma.rn.f64 d, a, b, c", double3::<Fma>),
     row("mad.rn.f64 d, a, b, c", double3::<Fma>),
     row("div.rn.f64 d, a, b", double2::<Div>),
-    row("min.f64 d, a, b", double2::<Min>),
-    row("max.f64 d, a, b", double2::<Max>),
+    row("min.f64 d, a, b", double2::<NanOfBoth<Min>>),
+    row("max.f64 d, a, b", double2::<NanOfBoth<Max>>),
     row("abs.f64 d, a", double1::<Abs>),
     row("neg.f64 d, a", double1::<Neg>),
     row("copysign.f64 d, a, b", double2::<Copysign>),
@@ -88,7 +88,7 @@ pub(crate) struct Fma;
 impl Op3<f64, f64, f64, f64> for Fma {
     #[inline(always)]
     fn apply(a: f64, b: f64, c: f64) -> f64 {
-        a.mul_add(b, c)
+        first_nan([b, c, a], a.mul_add(b, c))
     }
 }
 
@@ -99,34 +99,86 @@ impl<T: Single> Op3<T, T, T, T> for OnSingle<Fma> {
     }
 }
 
+/// What an invalid operation on f64 gives (`CUDART_NAN`).
+pub(crate) const INVALID: u64 = 0xfff8 << 48;
+
+/// A NaN of f64 made quiet; its sign and the rest of its bits stay.
+#[inline(always)]
+pub(crate) fn quiet(nan: f64) -> f64 {
+    f64::from_bits(nan.to_bits() | 1 << 51)
+}
+
+/// The result of an operation on f64 if none of its operands is NaN, else the first of them that is. The PTX ISA
+/// says that payloads are kept, not whose: on an H100 the second operand comes first, a third next.
+#[inline(always)]
+fn first_nan<const N: usize>(operands: [f64; N], result: f64) -> f64 {
+    let mut result = if result.is_nan() { f64::from_bits(INVALID) } else { result };
+    for x in operands.into_iter().rev() {
+        result = if x.is_nan() { quiet(x) } else { result };
+    }
+    result
+}
+
+struct NanOf<O>(PhantomData<O>);
+
+impl<O: Op2<f64, f64, f64>> Op2<f64, f64, f64> for NanOf<O> {
+    #[inline(always)]
+    fn apply(a: f64, b: f64) -> f64 {
+        first_nan([b, a], O::apply(a, b))
+    }
+}
+
+/// For operations that give NaN if both operands are.
+struct NanOfBoth<O>(PhantomData<O>);
+
+impl<O: Op2<f64, f64, f64>> Op2<f64, f64, f64> for NanOfBoth<O> {
+    #[inline(always)]
+    fn apply(a: f64, b: f64) -> f64 {
+        if a.is_nan() & b.is_nan() { quiet(b) } else { O::apply(a, b) }
+    }
+}
+
+/// The magnitude. A NaN becomes the canonical one in f32, and keeps its sign in f64 (so on an H100).
 pub(crate) struct Abs;
+/// The negative, with NaN as in [`Abs`].
 pub(crate) struct Neg;
+
+#[inline(always)]
+fn unless_nan32(a: u32, result: u32) -> u32 {
+    if a & 0x7fff_ffff > 0x7f80_0000 { NAN32 } else { result }
+}
+
+#[inline(always)]
+fn unless_nan64(a: u64, result: u64) -> u64 {
+    let x = f64::from_bits(a);
+    if x.is_nan() { quiet(x).to_bits() } else { result }
+}
 
 impl Op1<u32, u32> for Abs {
     #[inline(always)]
     fn apply(a: u32) -> u32 {
-        a & 0x7fff_ffff
+        unless_nan32(a, a & 0x7fff_ffff)
     }
 }
 
 impl Op1<u32, u32> for Neg {
     #[inline(always)]
     fn apply(a: u32) -> u32 {
-        a ^ 0x8000_0000
+        unless_nan32(a, a ^ 0x8000_0000)
     }
 }
 
 impl Op1<u64, u64> for Abs {
     #[inline(always)]
     fn apply(a: u64) -> u64 {
-        a & !(1 << 63)
+        unless_nan64(a, a & !(1 << 63))
     }
 }
 
 impl Op1<u64, u64> for Neg {
     #[inline(always)]
     fn apply(a: u64) -> u64 {
-        a ^ 1 << 63
+        unless_nan64(a, a ^ 1 << 63)
     }
 }
 

@@ -332,33 +332,26 @@ fn function<O: Function>(f: &mut Form<'_, '_>) -> Lowered {
     if is_brain(f) { run1::<Apply<O>, Brain>(f) } else { run1::<Apply<O>, Half>(f) }
 }
 
-/// The sign bits of both halves cleared or changed.
-struct Sign<const NEG: bool, const MASK: u32>;
+/// The magnitude or the negative of a number of 16 bits; NaN becomes the canonical one (so on an H100).
+struct Sign<const NEG: bool, const BRAIN: bool, const FTZ: bool>;
 
-impl<const NEG: bool, const MASK: u32> Op1<u32, u32> for Sign<NEG, MASK> {
+impl<const NEG: bool, const BRAIN: bool, const FTZ: bool> Op1<u16, u16> for Sign<NEG, BRAIN, FTZ> {
     #[inline(always)]
-    fn apply(a: u32) -> u32 {
-        if NEG { a ^ MASK } else { a & !MASK }
-    }
-}
-
-/// As [`Sign`], after flushing each half.
-struct FlushedSign<const NEG: bool, const MASK: u32>;
-
-impl<const NEG: bool, const MASK: u32> Op1<u32, u32> for FlushedSign<NEG, MASK> {
-    #[inline(always)]
-    fn apply(a: u32) -> u32 {
-        Sign::<NEG, MASK>::apply(flush_half(a & 0xffff) | flush_half(a >> 16) << 16)
+    fn apply(a: u16) -> u16 {
+        let a = if FTZ { flush_half(a.into()) as u16 } else { a };
+        let magnitude = a & 0x7fff;
+        let infinity = if BRAIN { 0x7f80 } else { 0x7c00 };
+        let result = if NEG { a ^ 0x8000 } else { magnitude };
+        if magnitude > infinity { 0x7fff } else { result }
     }
 }
 
 fn sign<const NEG: bool>(f: &mut Form<'_, '_>) -> Lowered {
     operands1(f)?;
-    match (f.ty().bits() == 32, f.has("ftz")) {
-        (true, false) => f.run::<Map1<Sign<NEG, 0x8000_8000>, u32, u32>>(),
-        (false, false) => f.run::<Map1<Sign<NEG, 0x8000>, u32, u32>>(),
-        (true, true) => f.run::<Map1<FlushedSign<NEG, 0x8000_8000>, u32, u32>>(),
-        (false, true) => f.run::<Map1<FlushedSign<NEG, 0x8000>, u32, u32>>(),
+    match (is_brain(f), f.has("ftz")) {
+        (true, _) => run1::<Sign<NEG, true, false>, u16>(f),
+        (false, false) => run1::<Sign<NEG, false, false>, u16>(f),
+        (false, true) => run1::<Sign<NEG, false, true>, u16>(f),
     }
 }
 

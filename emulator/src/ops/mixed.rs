@@ -1,13 +1,12 @@
 //! Arithmetic on f32 with operands of 16 bits, and extremes of three f32 (PTX ISA, "Mixed Precision
-//! Floating-Point Instructions", "min" and "max"); `fma` of bf16 in directed rounding.
+//! Floating-Point Instructions", "min" and "max").
 
 use std::marker::PhantomData;
 
-use super::convert::narrow;
 use super::float::{AddExact, Exact, Extreme, FmaExact, SAT, SubExact, saturate};
 use super::half::{Brain, Half, Narrow};
-use super::number::{Rounding, Single, brain_from, brain_value, fma_odd, to_single};
-use super::{Lowered, Map3, Op2, Op3, operands3};
+use super::number::{Rounding, Single, to_single};
+use super::{Lowered, Map3, Op2, Op3};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{Ftz, LANES, Lanes, Mask, Value};
@@ -20,7 +19,6 @@ pub(crate) const ROWS: &[Row] = &[
     row("add[.rn|rz|rm|rp][.sat].f32.f16|bf16 d, a, c", mixed2::<AddExact>).from_sm(100),
     row("sub[.rn|rz|rm|rp][.sat].f32.f16|bf16 d, a, c", mixed2::<SubExact>).from_sm(100),
     row("fma.rn|rz|rm|rp[.sat].f32.f16|bf16 d, a, b, c", mixed3).from_sm(100),
-    row("fma.rz|rm|rp[.relu].bf16|bf16x2 d, a, b, c", directed).from_sm(80),
 ];
 
 /// The first `NARROW` operands have 16 bits, the others are f32. [`Inst::aux`]: rounding, [`SAT`].
@@ -70,48 +68,6 @@ fn mixed3(f: &mut Form<'_, '_>) -> Lowered {
         return f.run::<Mixed<FmaExact, Half, 2>>();
     }
     f.run::<Mixed<FmaExact, Brain, 2>>()
-}
-
-fn directed(f: &mut Form<'_, '_>) -> Lowered {
-    operands3(f)?;
-    f.inst.m = f.pick(&Rounding::NAMES).map_or(0, Rounding::code);
-    f.inst.aux = if f.has("relu") { RELU } else { 0 };
-    f.inst.aux |= if f.ty() == Type::Bf16x2 { PAIRS } else { 0 };
-    f.run::<Directed>()
-}
-
-/// Flags in [`Inst::aux`].
-const RELU: u32 = 1;
-const PAIRS: u32 = 2;
-
-/// The fused product and sum of bf16, rounded in the direction [`Inst::m`].
-struct Directed;
-
-impl Exec for Directed {
-    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
-        let [a, b, c] = [inst.a, inst.b, inst.c].map(|slot| warp.regs.words[slot as usize]);
-        let rounding = Rounding::from_code(inst.m);
-        let one = |a: u32, b: u32, c: u32| {
-            let [a, b, c] = [a, b, c].map(|bits| f64::from(brain_value(bits & 0xffff)));
-            let mut exact = fma_odd(a, b, c);
-            // A sum of zero without a common sign is negative where it is rounded down.
-            let mixed = (a * b).is_sign_negative() != c.is_sign_negative();
-            if exact == 0.0 && mixed && rounding == Rounding::Down {
-                exact = -0.0;
-            }
-            if inst.aux & RELU != 0 && exact <= 0.0 {
-                exact = 0.0;
-            }
-            narrow(exact, rounding, brain_from, brain_value)
-        };
-        let out = Lanes(std::array::from_fn(|lane| {
-            let (a, b, c) = (a.0[lane], b.0[lane], c.0[lane]);
-            let high = if inst.aux & PAIRS != 0 { one(a >> 16, b >> 16, c >> 16) << 16 } else { 0 };
-            high | one(a, b, c)
-        }));
-        warp.regs.write(inst.d, mask, &out);
-        Flow::Next
-    }
 }
 
 /// The extreme of three; with `ABS` of their magnitudes.

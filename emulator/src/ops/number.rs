@@ -11,9 +11,9 @@ pub(crate) trait Int: Value + Ord {
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
-    /// Division by zero gives all ones, as the hardware does for unsigned operands.
+    /// Division by zero, of which the PTX ISA says nothing, gives all ones (H100).
     fn div(self, other: Self) -> Self;
-    /// The remainder of a division by zero is the dividend.
+    /// The remainder of a division by zero is all ones (H100).
     fn rem(self, other: Self) -> Self;
     fn neg(self) -> Self;
     fn abs(self) -> Self;
@@ -51,7 +51,7 @@ macro_rules! ints {
             }
             #[inline(always)]
             fn rem(self, other: Self) -> Self {
-                if other == 0 { self } else { self.wrapping_rem(other) }
+                if other == 0 { !0 } else { self.wrapping_rem(other) }
             }
             #[inline(always)]
             fn neg(self) -> Self {

@@ -8,6 +8,7 @@ mod draw;
 mod floats;
 mod functions;
 mod halves;
+mod hopper;
 mod integers;
 mod oracle;
 mod packed;
