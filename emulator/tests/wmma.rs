@@ -4,7 +4,7 @@ mod common;
 
 use common::elements::{Numbers, decode, encode, pack, registers, unpack};
 use common::{Run, kernel};
-use ptx_emulator::FindingKind;
+use ptx_emulator::{FindingKind, MmaMode};
 
 /// Rows, columns, inner length, as the shape spells them.
 type Shape = (usize, usize, usize);
@@ -174,6 +174,52 @@ fn doubles() {
             "{i}"
         );
     }
+}
+
+/// A row of A and two columns of B in tf32, without the 13 bits that it lacks.
+const TF32: [[u32; 40]; 3] = [
+    [
+        0x1f967, 0x5f236, 0x5f623, 0x5f736, 0x5f896, 0x5fe2e, 0x1fd31, 0x1edde, 0x1fd77, 0x1fa5a,
+        0x5f772, 0x5ee80, 0x1faca, 0x1f3ef, 0x5f2a0, 0x1f378, 0x1f17c, 0x1fb8f, 0x5f703, 0x1fcf0,
+        0x5fcd7, 0x5fa9c, 0x1f619, 0x1f6eb, 0x1fed7, 0x1f07f, 0x5fcfa, 0x1f712, 0x5e9e9, 0x5fc03,
+        0x5f12a, 0x1fc08, 0x5f68b, 0x5fce4, 0x1f993, 0x5f8b4, 0x1fad1, 0x1fb3c, 0x1fc01, 0x1f75d,
+    ],
+    [
+        0x1fda5, 0x1eda2, 0x5f523, 0x1fcda, 0x1f28f, 0x5fd0d, 0x1f7b9, 0x5f46d, 0x1fc20, 0x1fda8,
+        0x6014f, 0x1fa83, 0x1f0a7, 0x5fd00, 0x5f0c3, 0x5fc66, 0x5f923, 0x1f42d, 0x1f6a2, 0x5fa3b,
+        0x5f6f0, 0x1fede, 0x5f82b, 0x5f4c2, 0x1f918, 0x1fa60, 0x5fbdb, 0x5fc24, 0x5ef94, 0x5f8b5,
+        0x5f5a8, 0x5f9a8, 0x1fd9f, 0x1faf9, 0x1f7cd, 0x5f8c7, 0x5fce9, 0x1ff7d, 0x5ee23, 0x1fd06,
+    ],
+    [
+        0x1f78e, 0x1f8ad, 0x1f8b6, 0x5f7db, 0x1f8de, 0x5febd, 0x1f9cb, 0x1fea7, 0x1f666, 0x1fc23,
+        0x1f675, 0x5fbb6, 0x1f8e5, 0x5f606, 0x60109, 0x1f74e, 0x1fc3e, 0x60072, 0x5f36a, 0x1fc37,
+        0x1f27d, 0x1f1e1, 0x5f498, 0x5fced, 0x1fcd8, 0x1fea7, 0x1f70b, 0x1f47d, 0x1fc6a, 0x5fd1f,
+        0x5fb6f, 0x1f4bf, 0x5ffc6, 0x1f5a9, 0x1ea02, 0x1f87f, 0x5f9bd, 0x5faca, 0x5f2e0, 0x1fb1e,
+    ],
+];
+
+/// The bits that an H100 gives (and 8 products at a time do not): its machine code has instructions for 4.
+#[test]
+fn products_of_tf32_are_added_four_at_a_time() {
+    let mut input = vec![0; 2 * 16 * 40];
+    for (line, numbers) in [0, 16, 17].into_iter().zip(TF32) {
+        let place = &mut input[line * 40..][..40];
+        place.iter_mut().zip(numbers).for_each(|(to, number)| *to = number << 13);
+    }
+    let (a, b, c) = (registers("%r", 0, 4), registers("%r", 10, 4), registers("%f", 0, 8));
+    let zeros: String = (0..8).map(|i| format!("mov.f32 %f{i}, 0f00000000;\n")).collect();
+    let step = |k: usize| {
+        let (at, below) = (4 * k, 4 * (16 * 40 + k));
+        format!(
+            "wmma.load.a.sync.aligned.row.m16n16k8.tf32 {a}, [%in+{at}], 40;
+             wmma.load.b.sync.aligned.col.m16n16k8.tf32 {b}, [%in+{below}], 40;
+             wmma.mma.sync.aligned.row.col.m16n16k8.f32.tf32.tf32.f32 {c}, {a}, {b}, {c};\n"
+        )
+    };
+    let steps: String = (0..40).step_by(8).map(step).collect();
+    let body = format!("{zeros}{steps}wmma.store.d.sync.aligned.row.m16n16k8.f32 [%out], {c}, 16;");
+    let run = Run::block(32).out(16 * 16).mma(MmaMode::BitAccurate);
+    assert_eq!(run.run(&kernel(&body), &input)[..2], [0x40c2_6a7f, 0x40d8_822f]);
 }
 
 const LOAD: &str = "wmma.load.a.sync.aligned.row.m16n16k16.global.f16 {%r0,%r1,%r2,%r3,%r4,%r5,%r6,%r7}, [%in], 16;
