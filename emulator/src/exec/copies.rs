@@ -7,6 +7,7 @@
 use super::lanes::{ALL, LANES, Lanes, Mask, lanes};
 use super::mbarrier::Mbarriers;
 use crate::checks::stretch::PAGE;
+use crate::kept;
 use crate::memory::access::{Global, Memory, Resolve};
 use crate::memory::cells::spots::{Kept, Spots};
 use crate::memory::region::{IN_FLIGHT, INIT, Region};
@@ -42,6 +43,8 @@ pub(crate) struct Issued {
     number: u64,
     /// The instruction.
     pub(crate) site: u32,
+    /// See [`Copied::kept`](super::patterns::Copied::kept).
+    pub(crate) pattern: kept::Kept,
 }
 
 /// An arrival at an mbarrier that the copies of a lane make when they have landed.
@@ -76,6 +79,7 @@ pub(crate) struct Copies {
 /// What one instruction copies, up to 16 bytes a lane.
 pub(crate) struct Batch<'a> {
     pub(crate) site: u32,
+    pub(crate) pattern: kept::Kept,
     pub(crate) mask: Mask,
     pub(crate) from: Sources<'a>,
     /// Lanes that copy all of their bytes from there, which is to be looked at again.
@@ -112,6 +116,7 @@ impl Issued {
             open: 0,
             number: 0,
             site: 0,
+            pattern: kept::Kept::default(),
         })
     }
 
@@ -251,7 +256,7 @@ impl Copies {
         to: Spots<'_, BYTES>,
         batch: Batch<'_>,
     ) {
-        let Batch { site, mask, from, followed, empty, undefined } = batch;
+        let Batch { site, pattern, mask, from, followed, empty, undefined } = batch;
         entry.to.set(to);
         if shared.is_marked() {
             shared.shadow.at(to).fill(mask, IN_FLIGHT);
@@ -259,13 +264,16 @@ impl Copies {
         entry.undefined = undefined;
         (entry.followed, entry.empty) = (followed, empty);
         if followed != 0 {
+            // Made apart and then put there, for the compiler cannot tell that the two are not the same.
+            let mut sources = *from.distances;
             for lane in 0..LANES {
-                entry.sources.0[lane] = from.distances.0[lane].wrapping_add(from.first);
+                sources.0[lane] = sources.0[lane].wrapping_add(from.first);
             }
-            entry.sources_span = from.span;
+            (entry.sources, entry.sources_span) = (sources, from.span);
         }
         (entry.groups, entry.span) = ([OPEN; LANES], (OPEN, OPEN));
-        (entry.site, entry.mask, entry.open) = (site, mask, mask);
+        (entry.site, entry.pattern) = (site, pattern);
+        (entry.mask, entry.open) = (mask, mask);
         entry.number = self.count;
         self.count += 1;
         self.bytes_in_flight += BYTES as u64 * u64::from(mask.count_ones());

@@ -18,7 +18,7 @@ use crate::memory::device::Table;
 use crate::memory::region::Region;
 use crate::random::Random;
 
-use super::inst::Flow;
+use super::inst::{Flow, Inst};
 
 /// What all CTAs of a launch share.
 pub(crate) struct LaunchContext<'l> {
@@ -128,9 +128,9 @@ impl Env<'_> {
 
     /// Counts what the lanes of a warp wait for behind an instruction, `copied` bytes of asynchronous copies, and its bulk copies.
     #[inline(always)]
-    pub(crate) fn count_in_flight(&mut self, (warp, site): (u32, u32), mask: Mask, copied: u64) {
-        let lane = u64::from(self.launch.kernel.in_flight[site as usize]);
-        let bytes = lane * u64::from(mask.count_ones()) + copied + self.bulk.bytes_in_flight(warp);
+    pub(crate) fn count_in_flight(&mut self, (warp, inst): (u32, &Inst), mask: Mask, copied: u64) {
+        let loaded = u64::from(inst.waiting) * u64::from(mask.count_ones());
+        let bytes = loaded + copied + self.bulk.bytes_in_flight(warp);
         self.counters.peak_bytes_in_flight = self.counters.peak_bytes_in_flight.max(bytes);
     }
 

@@ -75,6 +75,10 @@ pub(crate) struct Inst {
     pub(crate) series: Option<(u16, NonZero<u8>)>,
     /// Its own index in the code.
     pub(crate) site: u32,
+    /// Of an access to memory, the first of the strand that it belongs to: see [`Strand`](crate::lower::strands::Strand).
+    pub(crate) strand: u32,
+    /// Bytes a lane that were loaded from global memory and wait for their first use behind it.
+    pub(crate) waiting: u32,
     /// Address offset or another constant.
     pub(crate) imm: i64,
     /// Registers of vector operands.

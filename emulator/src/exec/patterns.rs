@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use super::inst::Inst;
 use super::lanes::{LANES, Lanes, Mask, Registers, lanes};
 use super::wide::{self, Routine};
 use crate::checks::layout::Layout;
 use crate::checks::stretch::{Stretch, stretches};
 use crate::counters::{SharedTraffic, Traffic};
 use crate::kept;
+use crate::lower::form::WIDE_ADDRESS;
 use crate::memory::cells::spots::{Form, Kept};
 use crate::memory::{GLOBAL_BASE, WINDOW_BYTES};
 
@@ -42,7 +44,88 @@ impl Slot {
 
 /// For each instruction, the last accesses. A thread of the host keeps them from CTA to CTA.
 #[derive(Debug, Default)]
-pub(crate) struct Patterns(Vec<Option<Box<Ways>>>);
+pub(crate) struct Patterns {
+    by_site: Vec<Option<Box<Ways>>>,
+    latest: Latest,
+}
+
+/// The last access that was recognised, of a group of lanes that runs one instruction after the other. It knows those behind that are of
+/// its strand: their registers are the same, and still hold what they held.
+#[derive(Debug, Default)]
+struct Latest {
+    /// See [`Inst::strand`].
+    strand: u32,
+    /// None if nothing is known.
+    mask: Mask,
+    /// Where its pattern is.
+    site: u32,
+    /// What the first lane has in the registers that the strand's addresses are made of.
+    bases: [u64; 2],
+}
+
+/// The access that an instruction of a warp makes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Made {
+    site: u32,
+    strand: u32,
+    warp: u32,
+    mask: Mask,
+    bytes: u64,
+}
+
+impl Made {
+    #[inline(always)]
+    pub(crate) fn by(inst: &Inst, warp: u32, mask: Mask, bytes: u64) -> Made {
+        Made { site: inst.site, strand: inst.strand, warp, mask, bytes }
+    }
+}
+
+/// Where an address comes from: the slot of a register, whether it has 64 bits, and how far from there it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Address {
+    pub(crate) slot: u32,
+    pub(crate) wide: bool,
+    pub(crate) offset: u64,
+}
+
+impl Address {
+    /// That of a load or store, or of a copy's source.
+    #[inline(always)]
+    pub(crate) fn of(inst: &Inst) -> Address {
+        let wide = inst.aux & WIDE_ADDRESS != 0;
+        Address { slot: inst.a, wide, offset: inst.imm.cast_unsigned() }
+    }
+
+    /// What a lane's register holds.
+    #[inline(always)]
+    fn base(self, regs: &Registers, lane: usize) -> u64 {
+        if self.wide {
+            regs.doubles[self.slot as usize].0[lane % LANES]
+        } else {
+            regs.words[self.slot as usize].0[lane % LANES].into()
+        }
+    }
+
+    /// The address of a lane whose register holds that.
+    #[inline(always)]
+    fn from(self, base: u64) -> u64 {
+        let sum = base.wrapping_add(self.offset);
+        if self.wide { sum } else { (sum as u32).into() }
+    }
+}
+
+/// A copy whose places and sources have been recognised.
+pub(crate) struct Copied<'p> {
+    pub(crate) target: &'p mut Pattern,
+    pub(crate) source: &'p mut Pattern,
+    /// Addresses of the first lane.
+    pub(crate) to: u64,
+    pub(crate) from: u64,
+    /// Where its sources would begin if all copies of its strand moved on as they last have.
+    pub(crate) next: u64,
+    /// To be given to [`Patterns::of_copied`] when it lands.
+    pub(crate) kept: kept::Kept,
+}
 
 type Ways = [Option<Box<Pattern>>; WAYS];
 
@@ -61,8 +144,11 @@ pub(crate) struct Pattern {
     again: Option<Again>,
     /// How many patterns this is the last of.
     changes: u32,
-    /// Where the last access began of those that [`Pattern::next`] was asked about.
+    /// Where the last copy of a strand began, and how far that was from the one before.
     last: u64,
+    moved: u64,
+    /// Of no other form.
+    id: kept::Id,
 }
 
 /// What is worth being known of a pattern that comes again.
@@ -92,17 +178,19 @@ impl Patterns {
         bytes: u64,
     ) -> &mut Pattern {
         let first = addresses.0[mask.trailing_zeros() as usize % LANES];
+        let Patterns { by_site, latest } = self;
         let site = slot.site as usize;
-        if site >= self.0.len() {
-            self.0.resize_with(site + 1, || None);
+        if site >= by_site.len() {
+            by_site.resize_with(site + 1, || None);
         }
-        let ways = self.0[site].get_or_insert_default();
+        let ways = by_site[site].get_or_insert_default();
         let known = &mut ways[slot.way as usize % WAYS];
         let same = known.as_ref().is_some_and(|known| {
             known.is_like(first, mask, bytes) && wide::call(Same { addresses, form: &known.form })
         });
         let pattern = known.get_or_insert_with(Pattern::empty);
         if !same {
+            latest.mask = 0;
             pattern.become_new(addresses, first, mask, bytes);
         } else {
             pattern.place = first % 32;
@@ -113,17 +201,99 @@ impl Patterns {
         pattern
     }
 
+    /// Something else than the instructions behind the last one is about to run.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self) {
+        self.latest.mask = 0;
+    }
+
+    /// The pattern of an access and the first address, if the pattern has come before. All others are then as far from that as the pattern
+    /// has it, modulo 2³² where they have 32 bits: that is so far, too, if it leads to a region in which the first address lies. For
+    /// handlers.
+    #[inline(always)]
+    pub(crate) fn recognised(
+        &mut self,
+        regs: &Registers,
+        made: Made,
+        address: Address,
+    ) -> Option<(&mut Pattern, u64)> {
+        let Patterns { by_site, latest } = self;
+        let Made { site, strand, warp, mask, .. } = made;
+        if latest.strand == strand && latest.mask == mask {
+            let pattern = last(by_site, Slot::of(latest.site, warp))?;
+            let first = address.from(latest.bases[0]);
+            return pattern.moves_to(first).then_some((pattern, first));
+        }
+        let pattern = last(by_site, Slot::of(site, warp))?;
+        let base = address.base(regs, mask.trailing_zeros() as usize);
+        if !pattern.is_that_of(regs, made, address, base) {
+            return None;
+        }
+        *latest = Latest { strand, mask, site, bases: [base, 0] };
+        Some((pattern, address.from(base)))
+    }
+
+    /// As [`Patterns::recognised`], of a copy.
+    #[inline(always)]
+    pub(crate) fn recognised_copy(
+        &mut self,
+        regs: &Registers,
+        made: Made,
+        (to, from): (Address, Address),
+    ) -> Option<Copied<'_>> {
+        let Patterns { by_site, latest } = self;
+        let Made { site, strand, warp, mask, .. } = made;
+        let goes_on = latest.strand == strand && latest.mask == mask;
+        let site = if goes_on { latest.site } else { site };
+        let ways: &mut [[Option<Box<Pattern>>; 2]] =
+            by_site.get_mut(site as usize)?.as_mut()?.as_chunks_mut().0;
+        let [target, source] = ways.get_mut(Slot::of(site, warp).way as usize / 2)?;
+        let (target, source) = (target.as_deref_mut()?, source.as_deref_mut()?);
+        if !goes_on {
+            let lane = mask.trailing_zeros() as usize;
+            let bases = [to.base(regs, lane), from.base(regs, lane)];
+            if !target.is_that_of(regs, made, to, bases[0])
+                || !source.is_that_of(regs, made, from, bases[1])
+            {
+                return None;
+            }
+            source.moved = from.from(bases[1]).wrapping_sub(source.last);
+            source.last = from.from(bases[1]);
+            *latest = Latest { strand, mask, site, bases };
+        }
+        let [base_to, base_from] = latest.bases;
+        let (first_to, first_from) = (to.from(base_to), from.from(base_from));
+        if !target.moves_to(first_to) || !source.moves_to(first_from) {
+            return None;
+        }
+        let (next, kept) =
+            (first_from.wrapping_add(source.moved), kept::Kept::new(&target.id, site));
+        Some(Copied { target, source, to: first_to, from: first_from, next, kept })
+    }
+
     /// The pattern of what a copy writes, lanes of a mask, and the first offset.
     #[inline(always)]
-    pub(crate) fn of_copied(&mut self, slot: Slot, to: &Kept, mask: Mask) -> (&mut Pattern, u64) {
+    pub(crate) fn of_copied(
+        &mut self,
+        slot: Slot,
+        (to, kept): (&Kept, &kept::Kept),
+        mask: Mask,
+    ) -> (&mut Pattern, u64) {
         let (first, bytes) = (to.offset(mask.trailing_zeros() as usize), to.bytes() as u64);
-        let same = self.last(slot).is_some_and(|known| {
-            let same = Same { addresses: to.offsets(), form: &known.form };
-            known.is_like(first, mask, bytes) && wide::call(same)
-        });
-        if !same {
-            return (self.of(slot, &to.all(), mask, bytes), first);
-        }
+        let own = Slot { site: kept.index(), ..slot };
+        let same = |known: &mut Pattern| known.mask() == mask && kept.is_of(&known.id);
+        let slot = if self.last(own).is_some_and(same) {
+            own
+        } else {
+            let same = self.last(slot).is_some_and(|known| {
+                let same = Same { addresses: to.offsets(), form: &known.form };
+                known.is_like(first, mask, bytes) && wide::call(same)
+            });
+            if !same {
+                return (self.of(slot, &to.all(), mask, bytes), first);
+            }
+            slot
+        };
         let pattern = self.last(slot).expect("it has just been looked at");
         pattern.place = first % 32;
         if pattern.again.is_none() {
@@ -135,17 +305,13 @@ impl Patterns {
     /// The pattern that [`Patterns::of`] has just given.
     #[inline(always)]
     pub(crate) fn last(&mut self, slot: Slot) -> Option<&mut Pattern> {
-        self.0.get_mut(slot.site as usize)?.as_mut()?[slot.way as usize % WAYS].as_deref_mut()
+        last(&mut self.by_site, slot)
     }
+}
 
-    /// The patterns of a copy's destinations and sources.
-    #[inline(always)]
-    pub(crate) fn last_of_copy(&mut self, site: u32, warp: u32) -> Option<[&mut Pattern; 2]> {
-        let ways = self.0.get_mut(site as usize)?.as_mut()?;
-        let ways: &mut [[Option<Box<Pattern>>; 2]] = ways.as_chunks_mut().0;
-        let [target, source] = ways.get_mut(Slot::of(site, warp).way as usize / 2)?;
-        Some([target.as_deref_mut()?, source.as_deref_mut()?])
-    }
+#[inline(always)]
+fn last(by_site: &mut [Option<Box<Ways>>], slot: Slot) -> Option<&mut Pattern> {
+    by_site.get_mut(slot.site as usize)?.as_mut()?[slot.way as usize % WAYS].as_deref_mut()
 }
 
 impl Pattern {
@@ -159,6 +325,8 @@ impl Pattern {
             again: None,
             changes: 0,
             last: 0,
+            moved: 0,
+            id: kept::Id::new(),
         })
     }
 
@@ -167,6 +335,7 @@ impl Pattern {
         wide::call(Set { form: &mut self.form, addresses, mask, bytes });
         self.place = first % 32;
         (self.global, self.shared, self.again) = (Default::default(), None, None);
+        self.id = kept::Id::new();
         self.changes = self.changes.saturating_add(1);
     }
 
@@ -190,43 +359,30 @@ impl Pattern {
         self.form.mask() == mask && self.place % 4 == first % 4 && self.form.bytes() == bytes
     }
 
-    /// The first address of an access, `offset` from what a register holds, if it is one of this pattern, which has come again. For
-    /// handlers.
+    /// Whether an access is one of this pattern, which has come again; the first lane's register holds `base`. For handlers.
     #[inline(always)]
-    pub(crate) fn recognised(
-        &mut self,
-        regs: &Registers,
-        (slot, wide, offset): (u32, bool, u64),
-        mask: Mask,
-        bytes: u64,
-    ) -> Option<u64> {
-        let lane = mask.trailing_zeros() as usize % LANES;
-        let first = if wide {
-            regs.doubles[slot as usize].0[lane].wrapping_add(offset)
-        } else {
-            regs.words[slot as usize].0[lane].wrapping_add(offset as u32).into()
-        };
-        if self.again.is_none() || !self.is_like(first, mask, bytes) {
-            return None;
+    fn is_that_of(&mut self, regs: &Registers, made: Made, address: Address, base: u64) -> bool {
+        let Made { mask, bytes, .. } = made;
+        if self.again.is_none() || self.form.mask() != mask || self.form.bytes() != bytes {
+            return false;
         }
-        let fits = if wide {
-            self.form.fits(&regs.doubles[slot as usize])
+        let fits = if address.wide {
+            self.form.fits(&regs.doubles[address.slot as usize], base)
         } else {
-            self.form.fits_narrow(&regs.words[slot as usize], first)
+            self.form.fits(&regs.words[address.slot as usize], base as u32)
         };
-        if !fits {
-            return None;
-        }
-        self.place = first % 32;
-        Some(first)
+        fits && self.moves_to(address.from(base))
     }
 
-    /// Where the access after one that begins at `first` will begin, if it moves on as that one has.
+    /// Makes it that of an access that begins at `first`, if its lanes lie to each other as they did and that is not further to one side in
+    /// words than before.
     #[inline(always)]
-    pub(crate) fn next(&mut self, first: u64) -> u64 {
-        let step = first.wrapping_sub(self.last);
-        self.last = first;
-        first.wrapping_add(step)
+    fn moves_to(&mut self, first: u64) -> bool {
+        let goes = self.place % 4 == first % 4;
+        if goes {
+            self.place = first % 32;
+        }
+        goes
     }
 
     /// How the lanes lie to each other.
@@ -249,6 +405,13 @@ impl Pattern {
             out.0[lane] = out.0[lane].wrapping_add(first);
         }
         out
+    }
+
+    /// As [`Pattern::addresses`], without room for them where this is called.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn addresses_apart(&self, first: u64) -> Box<Lanes<u64>> {
+        Box::new(self.addresses(first))
     }
 
     /// The traffic of an access to global memory.
@@ -380,7 +543,7 @@ impl Routine for Same<'_> {
 
     #[inline(always)]
     fn run(self) -> bool {
-        self.form.fits(self.addresses)
+        self.form.fits(self.addresses, self.form.first_of(self.addresses))
     }
 }
 

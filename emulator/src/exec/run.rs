@@ -143,6 +143,7 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
     let threads = active.count_ones();
     let others = warp.groups.len() > 1;
     let tainted = warp.taint.is_some();
+    env.patterns.begin();
     env.live = if env.launch.checks.contains(Checks::STRICT_ORDER) { 0 } else { warp.live };
     // Where another group waits or stands: reaching it means that they may merge.
     let limit = warp.groups.iter().filter(|g| g.pc > pc).map(|g| g.pc).min().unwrap_or(u32::MAX);
@@ -195,6 +196,7 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
             env.tally.add(start, pc + 1, threads);
             pc = inst.aux;
             start = pc;
+            env.patterns.begin();
             continue;
         }
         match flow {
@@ -428,6 +430,7 @@ pub(crate) fn commit(warp: &mut Warp, env: &mut Env<'_>, mask: Mask) -> Option<S
     let index = warp.groups.iter().position(|g| g.mask & mask != 0 && g.state == State::Defer)?;
     let (pc, mask) = (warp.groups[index].pc, warp.groups[index].mask);
     let inst = &env.launch.kernel.code[pc as usize];
+    env.patterns.begin();
     env.committing = true;
     let flow = inst.execute(warp, mask, env);
     env.committing = false;

@@ -411,7 +411,7 @@ impl<'s> Body<'s> {
         form.guard()?;
         (pattern.row.lower)(&mut form)?;
         form.finish()?;
-        let Form { inst, reads, writes, targets, falls, partial, skip, term, .. } = form;
+        let Form { inst, reads, writes, targets, falls, partial, skip, term, strand, .. } = form;
         if skip {
             return Ok(());
         }
@@ -420,7 +420,8 @@ impl<'s> Body<'s> {
         let passage = Passage::of(pattern.class, ins.opcode, &ins.modifiers);
         let falls = falls || guarded;
         let loads = loaded_bytes(ins);
-        let meta = Meta { reads, writes, passage, loads, guarded, proves, targets, falls, term };
+        let meta =
+            Meta { reads, writes, passage, loads, guarded, proves, targets, falls, term, strand };
         self.push(inst, ins.line, pattern.class, meta);
         Ok(())
     }

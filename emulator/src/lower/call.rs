@@ -291,6 +291,7 @@ impl<'s> Body<'s> {
                 targets: vec![],
                 falls: true,
                 term: None,
+                strand: None,
             },
         );
         Ok(())
@@ -318,6 +319,7 @@ impl<'s> Body<'s> {
             targets: vec![end],
             falls: true,
             term: None,
+            strand: None,
         };
         self.push(inst, line, InstructionClass::Control, meta);
         Ok(())
@@ -325,6 +327,7 @@ impl<'s> Body<'s> {
 
     pub(super) fn push(&mut self, mut inst: Inst, line: u32, class: InstructionClass, meta: Meta) {
         inst.site = self.code.len() as u32;
+        inst.strand = inst.site;
         self.code.push(inst);
         self.lines.push(line);
         self.classes.push(class);

@@ -9,6 +9,7 @@ use std::num::NonZero;
 use super::body::Body;
 use super::kernel::ConstantValue;
 use super::special::{self, Clock, Found};
+use super::strands::Strand;
 use super::symbols::Symbol;
 use crate::error::Fault;
 use crate::exec::inst::{self, Exec, Flow, Inst, Repeat, UNTRACKED, handler};
@@ -61,6 +62,8 @@ pub(crate) struct Form<'f, 's> {
     pub(crate) skip: bool,
     /// What it adds to a sum of products, if that is all it does.
     pub(crate) term: Option<Term>,
+    /// The strand of accesses that it may belong to.
+    pub(crate) strand: Option<Strand>,
 }
 
 /// The handler of an instruction that has none yet; the table's tests see to it that it is never left in place.
@@ -96,6 +99,8 @@ impl<'f, 's> Form<'f, 's> {
             plain: [0; 2],
             series: None,
             site: 0,
+            strand: 0,
+            waiting: 0,
             imm: 0,
             list: Box::default(),
         };
@@ -111,6 +116,7 @@ impl<'f, 's> Form<'f, 's> {
             partial: false,
             skip: false,
             term: None,
+            strand: None,
         }
     }
 

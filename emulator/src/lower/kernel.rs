@@ -18,8 +18,6 @@ pub(crate) struct Kernel {
     pub(crate) code: Vec<Inst>,
     /// What runs several instructions, by [`Inst::series`].
     pub(crate) series: Vec<Series>,
-    /// Bytes a lane that were loaded from global memory and wait for their first use behind each instruction.
-    pub(crate) in_flight: Vec<u32>,
     /// Line of each instruction.
     pub(crate) lines: Vec<u32>,
     /// Class of each instruction.

@@ -10,6 +10,7 @@ pub(crate) mod kernel;
 pub(crate) mod plan;
 pub(crate) mod scene;
 pub(crate) mod special;
+pub(crate) mod strands;
 pub(crate) mod symbols;
 pub(crate) mod table;
 
@@ -44,11 +45,15 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
     let mut body = Body::lower(scene, function, Some(&plan))?;
     scene.spend(body.code.len(), body.registers.len());
     let tracks = tracks(&mut body, &plan);
+    strands::number(&mut body);
     let series = series(&mut body);
     let [words, doubles, preds] = body.slots.map(|n| n as usize);
     let tracked_slots = tracked_slots(&body, &plan);
     let flow = DataFlow::new(&body.metas, &body.registers, &plan);
-    let in_flight = in_flight::in_flight(&body.metas, &roots, body.registers.len());
+    let waiting = in_flight::in_flight(&body.metas, &roots, body.registers.len());
+    for (inst, waiting) in body.code.iter_mut().zip(waiting) {
+        inst.waiting = waiting;
+    }
     let callees = call::finished(&body, &plan);
     let stack_bottom = body.local_bytes.next_multiple_of(16);
     let local_bytes = stack_bottom + callee::stack_bytes(&callees, body.allocates);
@@ -59,7 +64,6 @@ pub(crate) fn entry(scene: &Scene<'_>, function: &Function<'_>) -> Result<Kernel
         lines: body.lines,
         classes: body.classes,
         flow,
-        in_flight,
         words,
         doubles,
         preds,

@@ -5,6 +5,7 @@
 //! Only registers that have a read beyond that proof are tracked while the kernel runs.
 
 use super::flow::Passage;
+use super::strands::Strand;
 use super::symbols::Register;
 use crate::exec::sums::Term;
 use crate::types::Class;
@@ -28,6 +29,8 @@ pub(crate) struct Meta {
     pub(crate) falls: bool,
     /// What it adds to a sum of products, if that is all it does.
     pub(crate) term: Option<Term>,
+    /// The strand of accesses that it may belong to.
+    pub(crate) strand: Option<Strand>,
 }
 
 /// The result for a body.

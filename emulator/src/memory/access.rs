@@ -13,7 +13,7 @@ use crate::counters::Counters;
 use crate::exec::env::{Env, LaunchContext};
 use crate::exec::inst::{Flow, Inst};
 use crate::exec::lanes::{LANES, Lanes, Mask, Registers};
-use crate::exec::patterns::{Pattern, Slot};
+use crate::exec::patterns::{Address, Made, Pattern, Slot};
 use crate::exec::warp::Warp;
 use crate::launch::Checks;
 use crate::lower::form::{STRONG, WIDE_ADDRESS};
@@ -267,9 +267,8 @@ pub(crate) fn access_known<R: Resolve, const BYTES: usize>(
     }
     let whole = env.order.is_some() && is_whole(env, inst, mask, access);
     let Env { launch, shared, patterns, counters, order, races, log, .. } = &mut *env;
-    let pattern = patterns.last(Slot::of(inst.site, warp.index))?;
-    let place = (inst.a, inst.aux & WIDE_ADDRESS != 0, inst.imm as u64);
-    let first = pattern.recognised(&warp.regs, place, mask, BYTES as u64)?;
+    let made = Made::by(inst, warp.index, mask, BYTES as u64);
+    let (pattern, first) = patterns.recognised(&warp.regs, made, Address::of(inst))?;
     let (memory, mut hint) = (Memory { launch, shared, local: None }, pattern.hint);
     let (region, spots) =
         find::place_known::<BYTES>(&memory, R::SPACE, &mut hint, pattern.form(), first)?;
@@ -287,11 +286,23 @@ pub(crate) fn access_known<R: Resolve, const BYTES: usize>(
         Verdict::Clean => Some(Flow::Next),
         Verdict::Race(race) => Some(report_own_race(env, &race)),
         Verdict::Open => {
-            let (addresses, bytes) = (pattern.addresses(first), BYTES as u64);
-            let place = (warp, inst, false);
-            Some(check_races::<R>(env, place, &addresses, changing, bytes, access))
+            let addresses = pattern.addresses_apart(first);
+            Some(look_closer::<R>(env, (warp, inst), addresses, (changing, BYTES as u64), access))
         }
     }
+}
+
+/// As [`check_races`], for an access at which a quick look was not enough.
+#[cold]
+#[inline(never)]
+fn look_closer<R: Resolve>(
+    env: &mut Env<'_>,
+    (warp, inst): (u32, &Inst),
+    addresses: Box<Lanes<u64>>,
+    (mask, bytes): (Mask, u64),
+    access: Access,
+) -> Flow {
+    check_races::<R>(env, (warp, inst, false), &addresses, mask, bytes, access)
 }
 
 /// Counts an access that was carried out and checks that it races with no other.

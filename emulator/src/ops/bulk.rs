@@ -141,8 +141,7 @@ impl Exec for CopyIn {
         }
         if env.launch.traffic {
             // One lane issues the copy for all of its warp.
-            let place = (warp.index, inst.site);
-            env.count_in_flight(place, warp.live, warp.copies.bytes_in_flight);
+            env.count_in_flight((warp.index, inst), warp.live, warp.copies.bytes_in_flight);
         }
         Flow::Next
     }

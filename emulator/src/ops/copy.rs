@@ -10,12 +10,14 @@ use crate::exec::copies::{Batch, Sources};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
-use crate::exec::patterns;
+use crate::exec::patterns::{self, Address, Copied, Made};
 use crate::exec::warp::Warp;
 use crate::exec::wide::{self, Routine};
 use crate::finding::FindingKind;
+use crate::kept;
 use crate::launch::Checks;
 use crate::lower::form::{Form, WIDE_ADDRESS};
+use crate::lower::strands::Strand;
 use crate::lower::symbols::Symbol;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
@@ -55,6 +57,8 @@ fn cp_async(f: &mut Form<'_, '_>) -> Lowered {
         return Err(f.fault(format!("`{of}` cannot copy {size} bytes, only {allowed:?}")));
     }
     f.inst.d = size as u32;
+    let from = (f.inst.a, f.inst.aux & WIDE_ADDRESS != 0);
+    f.strand = Some(Strand { bytes: size as u32, bases: [Some(from), Some((slot, wide))] });
     let hints = usize::from(f.has("L2::cache_hint"));
     let has_source_size = f.ins.operands.len() > 3 + hints;
     if has_source_size && is_predicate(f) {
@@ -157,6 +161,7 @@ impl<const BYTES: usize, const WORDS: usize> Routine for SlowCopy<'_, '_, BYTES,
         let followed = if checked { reading & !partly } else { 0 };
         let batch = Batch {
             site: inst.site,
+            pattern: kept::Kept::default(),
             mask,
             from: Sources { first: 0, distances: &from, span: ends(&from, reading) },
             followed,
@@ -166,7 +171,7 @@ impl<const BYTES: usize, const WORDS: usize> Routine for SlowCopy<'_, '_, BYTES,
         let spots = spots.expect("every lane of a copy that can be made has a place");
         warp.copies.issue(entry, &env.shared, spots, batch);
         if env.launch.traffic {
-            env.count_in_flight((warp.index, inst.site), mask, warp.copies.bytes_in_flight);
+            env.count_in_flight((warp.index, inst), mask, warp.copies.bytes_in_flight);
         }
         if reading != 0 {
             let slot = patterns::Slot::source(inst.site, warp.index);
@@ -222,12 +227,10 @@ fn copy_known<const BYTES: usize, const WORDS: usize>(
     env: &mut Env<'_>,
 ) -> Option<Flow> {
     let Env { launch, shared, patterns, counters, order, races, log, .. } = &mut *env;
-    let [target, source] = patterns.last_of_copy(inst.site, warp.index)?;
-    let place = (inst.b, inst.c & WIDE_ADDRESS != 0, i64::from(inst.p.cast_signed()) as u64);
-    let to = target.recognised(&warp.regs, place, mask, BYTES as u64)?;
-    let place = (inst.a, inst.aux & WIDE_ADDRESS != 0, inst.imm as u64);
-    let from = source.recognised(&warp.regs, place, mask, BYTES as u64)?;
-    let next = source.next(from);
+    let made = Made::by(inst, warp.index, mask, BYTES as u64);
+    let places = (destination(inst), Address::of(inst));
+    let copied = patterns.recognised_copy(&warp.regs, made, places)?;
+    let Copied { target, source, to, from, next, kept } = copied;
     let (memory, mut hint) = (Memory { launch, shared, local: None }, source.hint);
     let spots = target.form().spots::<BYTES>(to, shared.base, shared.bytes)?;
     let (region, sources) =
@@ -253,8 +256,15 @@ fn copy_known<const BYTES: usize, const WORDS: usize>(
     let followed = if checked { mask } else { 0 };
     let addresses =
         Sources { first: from, distances: source.form().distances(), span: source.ends(from) };
-    let batch =
-        Batch { site: inst.site, mask, from: addresses, followed, empty: 0, undefined: None };
+    let batch = Batch {
+        site: inst.site,
+        pattern: kept,
+        mask,
+        from: addresses,
+        followed,
+        empty: 0,
+        undefined: None,
+    };
     warp.copies.issue(entry, shared, spots, batch);
     source.hint = hint;
     if launch.traffic {
@@ -288,7 +298,7 @@ fn copy_known<const BYTES: usize, const WORDS: usize>(
         }
     }
     if env.launch.traffic {
-        env.count_in_flight((warp.index, inst.site), mask, warp.copies.bytes_in_flight);
+        env.count_in_flight((warp.index, inst), mask, warp.copies.bytes_in_flight);
     }
     Some(flow)
 }
@@ -403,6 +413,13 @@ fn note_sources(
         }
     }
     flow
+}
+
+/// Where the address of a copy's destination comes from.
+#[inline(always)]
+fn destination(inst: &Inst) -> Address {
+    let offset = i64::from(inst.p.cast_signed()).cast_unsigned();
+    Address { slot: inst.b, wide: inst.c & WIDE_ADDRESS != 0, offset }
 }
 
 #[inline(always)]
@@ -530,7 +547,8 @@ fn land(warp: &mut Warp, pc: u32, mask: Mask, newest: Option<u32>, env: &mut Env
         // The bytes are written now, as far as the other threads can tell.
         if let (Some(races), Some(order)) = (&mut *races, &*order) {
             let slot = patterns::Slot::of(copied.site, access.warp);
-            let (pattern, first) = patterns.of_copied(slot, copied.to(), lanes);
+            let to = (copied.to(), &copied.pattern);
+            let (pattern, first) = patterns.of_copied(slot, to, lanes);
             if !races.by_pattern(order, access, pattern, (first, lanes), how) {
                 let bytes = copied.bytes() as u64;
                 let found = races.access(order, access, &copied.to().all(), lanes, bytes);

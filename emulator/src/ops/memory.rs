@@ -16,7 +16,8 @@ use crate::exec::patterns;
 use crate::exec::warp::Warp;
 use crate::exec::wide::{self, Routine};
 use crate::launch::Checks;
-use crate::lower::form::{ACQUIRES, Form, Place, RELEASES, STRONG, WIDER};
+use crate::lower::form::{ACQUIRES, Form, Place, RELEASES, STRONG, WIDE_ADDRESS, WIDER};
+use crate::lower::strands::Strand;
 use crate::lower::table::{Row, row};
 use crate::memory::access::{
     Access, Generic, Global, Local, Memory, Param, Perform, Refused, Resolve, Shared, access_known,
@@ -90,7 +91,7 @@ impl<R: Resolve, const BYTES: usize, const WORDS: usize> Exec for Load<R, BYTES,
             Some(flow) => {
                 if env.launch.traffic {
                     let copied = warp.copies.bytes_in_flight;
-                    env.count_in_flight((warp.index, inst.site), mask, copied);
+                    env.count_in_flight((warp.index, inst), mask, copied);
                 }
                 flow
             }
@@ -138,7 +139,7 @@ impl<const BYTES: usize, const WORDS: usize> Routine for SlowLoad<'_, '_, BYTES,
         }
         env.hints[inst.site as usize] = hint;
         if env.launch.traffic {
-            env.count_in_flight((warp.index, inst.site), mask, warp.copies.bytes_in_flight);
+            env.count_in_flight((warp.index, inst), mask, warp.copies.bytes_in_flight);
         }
         let flow = in_space!(elements.space, R => {
             observe::<R>(env, (warp.index, inst), &at, mask, BYTES as u64, Access::Load)
@@ -380,6 +381,8 @@ macro_rules! run_access {
         note_strength(f);
         let (bytes, signed) = ($ty.bits() / 8, $ty.kind() == Kind::Signed);
         Elements { space: $space, bytes, signed, register: $register }.pack(&mut f.inst);
+        let base = (f.inst.a, f.inst.aux & WIDE_ADDRESS != 0);
+        f.strand = Some(Strand { bytes: bytes * $count as u32, bases: [Some(base), None] });
         in_space!($space, R => match bytes as usize * $count {
             1 => f.run::<$handler<R, 1, 1>>(),
             2 => f.run::<$handler<R, 2, 1>>(),

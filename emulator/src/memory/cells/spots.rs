@@ -191,7 +191,8 @@ impl Shape {
     }
 }
 
-/// The places of a warp in some cells (S2: `spots.len` is at most the length of `cells`; made in [`Cells::at`] only).
+/// The places of a warp in some cells. Given by value to what works on them lane by lane, as they need not be in memory otherwise. (S2: `spots.len` is at most the length of `cells`; made in [`Cells::at`] only).
+#[derive(Clone, Copy)]
 pub(crate) struct Places<'c, 'o, const BYTES: usize> {
     cells: &'c Cells,
     spots: Spots<'o, BYTES>,
@@ -295,7 +296,7 @@ impl<'o, const BYTES: usize> Places<'_, 'o, BYTES> {
 
     /// As [`Places::load`], lane by lane.
     #[inline(never)]
-    fn load_slowly<const WORDS: usize>(&self, out: [&Register; WORDS]) {
+    fn load_slowly<const WORDS: usize>(self, out: [&Register; WORDS]) {
         let mut words = [Lanes([0; LANES]); WORDS];
         for lane in 0..LANES {
             let loaded: [u32; WORDS] = self.load_lane(lane);
@@ -445,7 +446,7 @@ impl<'o, const BYTES: usize> Places<'_, 'o, BYTES> {
 
     /// As [`Places::store`], lane by lane.
     #[inline(never)]
-    fn store_slowly<const WORDS: usize>(&self, mask: Mask, words: [&Lanes<u32>; WORDS]) {
+    fn store_slowly<const WORDS: usize>(self, mask: Mask, words: [&Lanes<u32>; WORDS]) {
         for lane in lanes(mask) {
             self.store_lane::<WORDS>(lane, std::array::from_fn(|word| words[word].0[lane]));
         }
@@ -490,7 +491,7 @@ impl<'o, const BYTES: usize> Places<'_, 'o, BYTES> {
 
     #[cold]
     #[inline(never)]
-    fn equal_lanes(&self, of: u8, want: u8) -> Mask {
+    fn equal_lanes(self, of: u8, want: u8) -> Mask {
         let equals = |lane: usize| u32::from(self.lane_equals(lane, of, want));
         (0..LANES).fold(0, |equal, lane| equal | equals(lane) << lane)
     }

@@ -68,12 +68,23 @@ impl<const BYTES: usize, const WORDS: usize> Perform<BYTES> for Loading<'_, BYTE
     fn perform(self, regs: &mut Registers, region: &Region, spots: Spots<'_, BYTES>) -> Mask {
         let Loading { inst, mask } = self;
         if mask != ALL || !load_straight::<BYTES, WORDS>(regs, inst, region, spots) {
-            let mut words = [Lanes([0; LANES]); WORDS];
-            region.data.at(spots).load(words.each_mut().map(Cell::from_mut));
-            deliver(regs, inst, mask, &words);
+            load_apart::<BYTES, WORDS>(regs, (inst, mask), region, spots);
         }
         0
     }
+}
+
+/// As [`Loading`], for registers that are not filled as they are.
+#[inline(never)]
+fn load_apart<const BYTES: usize, const WORDS: usize>(
+    regs: &mut Registers,
+    (inst, mask): (&Inst, Mask),
+    region: &Region,
+    spots: Spots<'_, BYTES>,
+) {
+    let mut words = [Lanes([0; LANES]); WORDS];
+    region.data.at(spots).load(words.each_mut().map(Cell::from_mut));
+    deliver(regs, inst, mask, &words);
 }
 
 /// As [`Loading`], if the registers are filled with words of memory as they are.

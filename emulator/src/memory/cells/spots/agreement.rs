@@ -37,7 +37,7 @@ fn vectors_do_as_loops<const BYTES: usize, const WORDS: usize>() {
         // The same, by its form.
         let first = at.0[mask.trailing_zeros() as usize];
         form.set(&at, mask, BYTES as u64);
-        assert!(form.fits(&at) && form.spots::<BYTES>(first, base, LEN as u64).is_none());
+        assert!(form.fits(&at, first) && form.spots::<BYTES>(first, base, LEN as u64).is_none());
         form.study();
         let known = form.spots::<BYTES>(first, base, LEN as u64);
         assert_eq!(known.is_some(), shape.is_some());
@@ -137,17 +137,16 @@ fn forms_are_told_apart() {
         form.study();
         let moved = |by: u64| Lanes(at.map(|at| at.wrapping_add(by)));
         let narrow = |by: u32| Lanes(at.map(|at| (at as u32).wrapping_sub(by)));
-        // From any register that holds them less a constant; but not where they pass 2³².
-        assert!(form.fits(&moved(1 << 40)) && form.fits_narrow(&narrow(77), first));
-        let above = lanes(mask).map(|lane| at[lane].saturating_sub(first)).max().unwrap();
-        let last = (1 << 32) - 1 - above;
-        assert!(form.fits_narrow(&narrow(0), last) && !form.fits_narrow(&narrow(0), last + 1));
+        // From any register that holds them less a constant.
+        let fits = |numbers: &Lanes<u64>| form.fits(numbers, form.first_of(numbers));
+        let fits_narrow = |numbers: &Lanes<u32>| form.fits(numbers, form.first_of(numbers));
+        assert!(fits(&moved(1 << 40)) && fits_narrow(&narrow(77)));
         let lane = random.below(LANES);
         let (mut other, mut narrow) = (moved(0), narrow(0));
         other.0[lane] = other.0[lane].wrapping_add(1 << 33);
         narrow.0[lane] ^= 8;
         let counts = mask >> lane & 1 != 0;
-        assert!(form.fits(&other) != counts && form.fits_narrow(&narrow, first) != counts);
+        assert!(fits(&other) != counts && fits_narrow(&narrow) != counts);
         // One byte less on either side does not do.
         let low = lanes(mask).map(|lane| at[lane]).min().unwrap();
         let high = lanes(mask).map(|lane| at[lane]).max().unwrap();

@@ -1,7 +1,9 @@
 //! How the lanes of an access that comes again lie to each other, and what of their places follows from the first one's alone.
 
+use std::ops::{BitAnd, BitOrAssign, BitXor};
+
 use super::{Shape, Spots};
-use crate::exec::lanes::{ALL, LANES, Lanes, Mask, lanes};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Word, lanes};
 
 /// Distances of the lanes of `mask` from the first of them; of other lanes, none.
 #[derive(Debug)]
@@ -22,8 +24,8 @@ pub(super) struct Facts {
     /// How far below and above the first lane others are, both below 2⁶³.
     pub(super) below: u64,
     pub(super) above: u64,
-    /// Whether all distances are multiples of what a lane accesses.
-    aligned: bool,
+    /// What a lane accesses if all distances are multiples of that, or else 0.
+    unit: u64,
     /// If [`Shape::Straight`], it is so where the first place is a multiple of 8, and is else [`Shape::Pairs`].
     shape: Shape,
     /// Whether no two lanes of the mask share a byte.
@@ -32,7 +34,8 @@ pub(super) struct Facts {
 
 impl Facts {
     fn of(distances: &Lanes<u64>, mask: Mask, bytes: u64) -> Facts {
-        let mut facts = Facts { below: 0, above: 0, aligned: true, shape: Shape::Any, apart: true };
+        let mut facts = Facts { below: 0, above: 0, unit: 0, shape: Shape::Any, apart: true };
+        let mut aligned = true;
         for &distance in &distances.0 {
             let signed = distance.cast_signed();
             if signed < 0 {
@@ -40,10 +43,10 @@ impl Facts {
             } else {
                 facts.above = facts.above.max(distance);
             }
-            facts.aligned &= distance.is_multiple_of(bytes);
+            aligned &= distance.is_multiple_of(bytes);
         }
         // No region has two places that lie so far apart.
-        facts.aligned &= facts.below >> 63 == 0;
+        facts.unit = if aligned && facts.below >> 63 == 0 { bytes } else { 0 };
         let steps = |step: u64| (0..LANES).all(|lane| distances.0[lane] == lane as u64 * step);
         if steps(0) {
             facts.shape = Shape::Same;
@@ -56,6 +59,47 @@ impl Facts {
         sorted.sort_unstable();
         facts.apart = sorted.windows(2).all(|two| two[0].abs_diff(two[1]) >= bytes);
         facts
+    }
+}
+
+/// Numbers that addresses are made of.
+pub(crate) trait Distance:
+    Word + BitOrAssign + BitXor<Output = Self> + BitAnd<Output = Self> + PartialEq
+{
+    /// Those of a form.
+    fn distances(form: &Form) -> &Lanes<Self>;
+    fn less(self, other: Self) -> Self;
+    /// All ones for 1, nothing for 0.
+    fn all_if(bit: u32) -> Self;
+}
+
+impl Distance for u32 {
+    #[inline(always)]
+    fn distances(form: &Form) -> &Lanes<u32> {
+        &form.narrow
+    }
+    #[inline(always)]
+    fn less(self, other: u32) -> u32 {
+        self.wrapping_sub(other)
+    }
+    #[inline(always)]
+    fn all_if(bit: u32) -> u32 {
+        bit.wrapping_neg()
+    }
+}
+
+impl Distance for u64 {
+    #[inline(always)]
+    fn distances(form: &Form) -> &Lanes<u64> {
+        &form.distances
+    }
+    #[inline(always)]
+    fn less(self, other: u64) -> u64 {
+        self.wrapping_sub(other)
+    }
+    #[inline(always)]
+    fn all_if(bit: u32) -> u64 {
+        u64::from(bit).wrapping_neg()
     }
 }
 
@@ -101,50 +145,28 @@ impl Form {
         &self.distances
     }
 
-    /// Whether the lanes of the mask lie so. For vector code: call it from a handler or a routine.
+    /// The first lane's.
     #[inline(always)]
-    pub(crate) fn fits(&self, addresses: &Lanes<u64>) -> bool {
-        let first = addresses.0[self.mask.trailing_zeros() as usize % LANES];
-        let mut differs = 0;
-        if self.mask == ALL {
-            for lane in 0..LANES {
-                differs |= addresses.0[lane].wrapping_sub(first) ^ self.distances.0[lane];
-            }
-        } else {
-            for lane in 0..LANES {
-                let taken = u64::from(self.mask >> lane & 1).wrapping_neg();
-                let distance = addresses.0[lane].wrapping_sub(first);
-                differs |= (distance ^ self.distances.0[lane]) & taken;
-            }
-        }
-        differs == 0
+    pub(crate) fn first_of<W: Word>(&self, numbers: &Lanes<W>) -> W {
+        numbers.0[self.mask.trailing_zeros() as usize % LANES]
     }
 
-    /// As [`Form::fits`], for addresses of 32 bits that are, from these numbers on, all equally far, the first of them `first`.
-    ///
-    /// Modulo 2³² each is the first one and its distance; and that sum is known to be a number of 32 bits.
+    /// Whether numbers, of which the first is given, are as far from it as the addresses of an access of this form, modulo 2³² where they
+    /// have 32 bits. For vector code: call it from a handler or a routine.
     #[inline(always)]
-    pub(crate) fn fits_narrow(&self, numbers: &Lanes<u32>, first: u64) -> bool {
-        let below = |facts: &Facts| {
-            facts.below <= first && facts.above < (1_u64 << 32).saturating_sub(first)
-        };
-        if !self.facts.as_ref().is_some_and(below) {
-            return false;
-        }
-        let first = numbers.0[self.mask.trailing_zeros() as usize % LANES];
-        let mut differs = 0;
+    pub(crate) fn fits<W: Distance>(&self, numbers: &Lanes<W>, first: W) -> bool {
+        let (distances, mut differs) = (W::distances(self), W::default());
         if self.mask == ALL {
             for lane in 0..LANES {
-                differs |= numbers.0[lane].wrapping_sub(first) ^ self.narrow.0[lane];
+                differs |= numbers.0[lane].less(first) ^ distances.0[lane];
             }
         } else {
             for lane in 0..LANES {
-                let taken = (self.mask >> lane & 1).wrapping_neg();
-                let distance = numbers.0[lane].wrapping_sub(first);
-                differs |= (distance ^ self.narrow.0[lane]) & taken;
+                let taken = W::all_if(self.mask >> lane & 1);
+                differs |= (numbers.0[lane].less(first) ^ distances.0[lane]) & taken;
             }
         }
-        differs == 0
+        differs == W::default()
     }
 
     /// The places of an access of this form whose first lane is at `first`, if they are known to be aligned and to lie in the `len`
@@ -162,8 +184,7 @@ impl Form {
         let start = first.wrapping_sub(base);
         let last = len.checked_sub(bytes)?;
         // S1: `start + distance` neither falls below 0 nor goes beyond `last`, and both are multiples.
-        let fits = self.bytes == bytes
-            && facts.aligned
+        let fits = facts.unit == bytes
             && (start | base) & (bytes - 1) == 0
             && start <= last
             && facts.below <= start
@@ -172,7 +193,7 @@ impl Form {
             return None;
         }
         let mut shape = facts.shape;
-        if shape == Shape::Straight && !start.is_multiple_of(8) {
+        if BYTES < 8 && shape == Shape::Straight && !start.is_multiple_of(8) {
             shape = Shape::Pairs;
         }
         Some(Spots { offsets: &self.distances, start, len, shape, facts: Some(facts) })
