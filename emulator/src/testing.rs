@@ -97,8 +97,8 @@ fn lanes(text: &str, inputs: &[u32]) -> Vec<u32> {
     let load = "ld.param.u32 %a, [a]; ld.param.u32 %b, [b]; ld.param.u32 %c, [c]; mov.b32 %d, 0;
         mov.b32 %fa, %a; mov.b32 %fb, %b; mov.b32 %fc, %c;";
     let store =
-        "{ .reg .u32 %tid; .reg .u64 %ptr, %offset; ld.param.u64 %ptr, [out]; mov.u32 %tid, %tid.x;
-        mul.wide.u32 %offset, %tid, 4; add.u64 %ptr, %ptr, %offset; st.global.b32 [%ptr], %d; }";
+        "{ .reg .u32 %thread; .reg .u64 %ptr, %offset; ld.param.u64 %ptr, [out]; mov.u32 %thread, %tid.x;
+        mul.wide.u32 %offset, %thread, 4; add.u64 %ptr, %ptr, %offset; st.global.b32 [%ptr], %d; }";
     let program = Program::new(&format!("{load}\n{text}\n{store}"));
     match program.run(inputs) {
         Ok(out) => out,

@@ -291,8 +291,8 @@ fn reduction(operation: &str, rest: &str) -> String {
     kernel_with(
         SHARED,
         &format!(
-            "mov.u32 %r1, data; mad.lo.u32 %r2, %tid, 4, %r1; ld.global.u32 %r3, [%in]; st.shared.u32 [%r2], %tid;
-             fence.proxy.async.shared::cta; bar.sync 0; setp.ne.u32 %p1, %tid, 0; @%p1 bra $end;
+            "mov.u32 %r1, data; mad.lo.u32 %r2, %thread, 4, %r1; ld.global.u32 %r3, [%in]; st.shared.u32 [%r2], %thread;
+             fence.proxy.async.shared::cta; bar.sync 0; setp.ne.u32 %p1, %thread, 0; @%p1 bra $end;
              cp.reduce.async.bulk.global.shared::cta.bulk_group.{operation} [%out], [data], 512;
              cp.async.bulk.commit_group; {rest} $end:"
         ),
@@ -318,7 +318,7 @@ fn copies_in_bulk_add_to_what_is_there() {
     }
     // Halves of words: 2^-24 each, twice.
     let text = reduction("add.noftz.f16", wait)
-        .replace("st.shared.u32 [%r2], %tid", "st.shared.u32 [%r2], 0x00010001");
+        .replace("st.shared.u32 [%r2], %thread", "st.shared.u32 [%r2], 0x00010001");
     let out = Run { grid: 2, ..run }.run_on(&text, &[0], &[0; 128]);
     assert!(out.iter().all(|&w| w == 0x0002_0002));
 }
@@ -338,11 +338,11 @@ fn the_source_of_a_reduction_is_read_until_its_group_is_waited_for() {
 fn reduction_in_shared(operation: &str, proxy: &str) -> String {
     let shared = ".shared .align 16 .b8 data[512]; .shared .align 16 .b8 add[2048]; .shared .align 8 .b64 done;";
     let body = format!(
-        "mov.u32 %r1, data; mad.lo.u32 %r2, %tid, 4, %r1; st.shared.u32 [%r2], %tid;
-         shr.u32 %r3, %tid, 5; mad.lo.u32 %r4, %r3, 10, 1; and.b32 %r5, %tid, 31; setp.eq.u32 %p1, %r5, 0;
+        "mov.u32 %r1, data; mad.lo.u32 %r2, %thread, 4, %r1; st.shared.u32 [%r2], %thread;
+         shr.u32 %r3, %thread, 5; mad.lo.u32 %r4, %r3, 10, 1; and.b32 %r5, %thread, 31; setp.eq.u32 %p1, %r5, 0;
          mov.u32 %r6, add; mad.lo.u32 %r6, %r3, 512, %r6; mad.lo.u32 %r7, %r5, 16, %r6;
          st.shared.v4.u32 [%r7], {{%r4, %r4, %r4, %r4}};
-         setp.eq.u32 %p2, %tid, 0; @%p2 mbarrier.init.shared.b64 [done], 4; {proxy} bar.sync 0;
+         setp.eq.u32 %p2, %thread, 0; @%p2 mbarrier.init.shared.b64 [done], 4; {proxy} bar.sync 0;
          @%p1 mbarrier.arrive.expect_tx.shared.b64 _, [done], 512;
          @%p1 cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.{operation} [data], [%r6], 512, [done];
          $wait: mbarrier.try_wait.parity.shared.b64 %p3, [done], 0; @!%p3 bra $wait;

@@ -26,7 +26,7 @@ const ADD: &str = ".func (.param .b32 r) plus(.param .b32 x, .param .b32 y) {
 fn call(target: &str, prototype: &str) -> String {
     format!(
         "{{ .param .b32 p0; .param .b32 p1; .param .b32 ret0;
-          st.param.b32 [p0], %tid; st.param.b32 [p1+0], 7;
+          st.param.b32 [p0], %thread; st.param.b32 [p1+0], 7;
           call (ret0), {target}, (p0, p1){prototype};
           ld.param.b32 %r1, [ret0+0]; }}"
     )
@@ -40,12 +40,12 @@ fn a_function_gets_copies_and_gives_one_back() {
 
 #[test]
 fn a_guarded_call_is_made_by_some_lanes() {
-    let body = "setp.gt.u32 %p1, %tid, 4; mov.u32 %r1, 100;
+    let body = "setp.gt.u32 %p1, %thread, 4; mov.u32 %r1, 100;
         { .param .b32 p0; .param .b32 p1; .param .b32 ret0;
-          st.param.b32 [p0], %tid; st.param.b32 [p1], 7; st.param.b32 [ret0], 3;
+          st.param.b32 [p0], %thread; st.param.b32 [p1], 7;
           @%p1 call (ret0), times, (p0, p1);
-          ld.param.b32 %r1, [ret0]; }";
-    let expected: Vec<u32> = (0..32).map(|t| if t > 4 { 7 * t } else { 3 }).collect();
+          @%p1 ld.param.b32 %r1, [ret0]; }";
+    let expected: Vec<u32> = (0..32).map(|t| if t > 4 { 7 * t } else { 100 }).collect();
     assert_eq!(
         Run::block(32).run(&kernel_with(ADD, &(body.to_owned() + &store("%r1"))), &[]),
         expected
@@ -55,7 +55,7 @@ fn a_guarded_call_is_made_by_some_lanes() {
 #[test]
 fn functions_are_called_through_a_table() {
     let before = ADD.to_owned() + ".global .align 8 .u64 table[2] = {plus, times};";
-    let body = "and.b32 %r2, %tid, 1; mov.u64 %d1, table; mad.wide.u32 %d1, %r2, 8, %d1; ld.global.u64 %d2, [%d1];
+    let body = "and.b32 %r2, %thread, 1; mov.u64 %d1, table; mad.wide.u32 %d1, %r2, 8, %d1; ld.global.u64 %d2, [%d1];
         proto: .callprototype (.param .b32 _) _ (.param .b32 _, .param .b32 _);";
     let text = kernel_with(&before, &(body.to_owned() + &call("%d2", ", proto") + &store("%r1")));
     let expected: Vec<u32> = (0..64).map(|t| if t % 2 == 0 { t + 7 } else { 7 * t }).collect();
@@ -74,7 +74,7 @@ fn an_address_can_be_taken_and_listed() {
 fn a_call_of_no_function_is_found() {
     let body =
         "proto: .callprototype (.param .b32 _) _ (.param .b32 _, .param .b32 _); mov.u64 %d2, plus;
-        setp.eq.u32 %p1, %tid, 9; @%p1 add.u64 %d2, %d2, 1;";
+        setp.eq.u32 %p1, %thread, 9; @%p1 add.u64 %d2, %d2, 1;";
     let text = kernel_with(ADD, &(body.to_owned() + &call("%d2", ", proto") + &store("%r1")));
     let finding =
         Run::block(32).finds(&text, &[], FindingKind::Operand, "is not the address of a function");
@@ -84,7 +84,7 @@ fn a_call_of_no_function_is_found() {
 #[test]
 fn a_call_with_other_parameters_is_found() {
     let body = "proto: .callprototype _ (.param .b32 _); mov.u64 %d2, plus;
-        { .param .b32 p0; st.param.b32 [p0], %tid; call %d2, (p0), proto; }";
+        { .param .b32 p0; st.param.b32 [p0], %thread; call %d2, (p0), proto; }";
     let text = kernel_with(ADD, body);
     Run::block(32).finds(&text, &[], FindingKind::Operand, "`plus` returns [4] bytes for [4, 4]");
 }
@@ -127,7 +127,7 @@ fn factorial(argument: &str) -> String {
 fn a_function_calls_itself() {
     let text = kernel_with(
         FACTORIAL,
-        &("rem.u32 %r2, %tid, 11;".to_owned() + &factorial("%r2") + &store("%r1")),
+        &("rem.u32 %r2, %thread, 11;".to_owned() + &factorial("%r2") + &store("%r1")),
     );
     let expected: Vec<u32> = (0..64).map(|t| (1..=t % 11).product()).collect();
     for seed in 0..4 {
@@ -138,7 +138,7 @@ fn a_function_calls_itself() {
 #[test]
 fn lanes_meet_again_behind_calls_of_different_depth() {
     // The barrier is aligned: all lanes have to be there at once.
-    let body = "rem.u32 %r2, %tid, 7; setp.gt.u32 %p1, %r2, 2; mov.u32 %r1, 0; @!%p1 bra $skip;"
+    let body = "rem.u32 %r2, %thread, 7; setp.gt.u32 %p1, %r2, 2; mov.u32 %r1, 0; @!%p1 bra $skip;"
         .to_owned()
         + &factorial("%r2")
         + "$skip: bar.sync 0; vote.sync.ballot.b32 %r3, %p1, -1;"
@@ -178,7 +178,7 @@ fn registers_of_an_inner_call_are_unwritten() {
 fn parameters_pass_in_registers_too() {
     let before = ".func (.reg .u32 r, .reg .u64 w) f(.reg .u32 a, .reg .u64 b) {
         add.u32 r, a, 1; cvt.u64.u32 w, a; add.u64 w, w, b; ret; }";
-    let body = "mov.u64 %d1, 5; call (%r1, %d2), f, (%tid, %d1); cvt.u32.u64 %r2, %d2; add.u32 %r1, %r1, %r2;
+    let body = "mov.u64 %d1, 5; call (%r1, %d2), f, (%thread, %d1); cvt.u32.u64 %r2, %d2; add.u32 %r1, %r1, %r2;
         call (%r1, _), f, (%r1, 3);";
     let text = kernel_with(before, &(body.to_owned() + &store("%r1")));
     assert_eq!(Run::block(4).run(&text, &[]), [7, 9, 11, 13]);
@@ -195,7 +195,7 @@ fn calls_nest_deeper_than_is_lowered_in_place() {
             level - 1
         );
     }
-    let body = "{ .param .b32 p0; .param .b32 q; st.param.b32 [p0], %tid; call (q), f59, (p0); ld.param.b32 %r1, [q]; }";
+    let body = "{ .param .b32 p0; .param .b32 q; st.param.b32 [p0], %thread; call (q), f59, (p0); ld.param.b32 %r1, [q]; }";
     let text = kernel_with(&before, &(body.to_owned() + &store("%r1")));
     assert_eq!(Run::block(3).run(&text, &[]), [59, 60, 61]);
 }
@@ -215,7 +215,7 @@ fn a_struct_comes_back_by_value() {
         .reg .b64 %SP, %SPL;
         mov.u64 %SPL, depot;
         cvta.local.u64 %SP, %SPL;
-        cvt.u64.u32 %d1, %tid;
+        cvt.u64.u32 %d1, %thread;
         { .param .align 16 .b8 p0[16]; .param .b64 p1; .param .align 8 .b8 q[16];
           st.param.b64 [p0], %d1; st.param.b64 [p0+8], 1000; st.param.b64 [p1], %SP;
           call.uni (q), pair, (p0, p1);

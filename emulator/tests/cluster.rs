@@ -11,13 +11,13 @@ const SHARED: &str = ".shared .align 16 .b8 data[512];";
 fn exchange(arrive: &str, wait: &str) -> String {
     let round = |k: u32| {
         format!(
-            "add.u32 %r3, %tid, {k}; st.shared.u32 [%r2], %r3; barrier.cluster.arrive{arrive}; add.u32 %r6, %r6, 1;
+            "add.u32 %r3, %thread, {k}; st.shared.u32 [%r2], %r3; barrier.cluster.arrive{arrive}; add.u32 %r6, %r6, 1;
              barrier.cluster.wait{wait}; xor.b32 %r3, %r2, 256; ld.shared.u32 %r4, [%r3]; add.u32 %r5, %r5, %r4;
              barrier.cluster.arrive{arrive}; barrier.cluster.wait{wait};\n"
         )
     };
     let body = format!(
-        "mov.u32 %r1, data; mad.lo.u32 %r2, %tid, 4, %r1; mov.u32 %r5, 0; mov.u32 %r6, 0;\n{}{}{}",
+        "mov.u32 %r1, data; mad.lo.u32 %r2, %thread, 4, %r1; mov.u32 %r5, 0; mov.u32 %r6, 0;\n{}{}{}",
         round(100),
         round(1000),
         store("%r5")
@@ -49,7 +49,7 @@ fn the_barrier_of_the_cluster_is_one_of_the_cta() {
 
 #[test]
 fn who_has_exited_is_not_waited_for() {
-    let body = "setp.ge.u32 %p1, %tid, 40; @%p1 bra $out; barrier.cluster.arrive; barrier.cluster.wait;
+    let body = "setp.ge.u32 %p1, %thread, 40; @%p1 bra $out; barrier.cluster.arrive; barrier.cluster.wait;
         barrier.cluster.arrive; barrier.cluster.wait; mov.u32 %r1, 7; bra $all; $out: mov.u32 %r1, 8; $all:"
         .to_owned()
         + &store("%r1");
@@ -71,7 +71,7 @@ fn arrivals_and_waits_take_turns() {
         "a second `barrier.cluster.arrive`",
     );
     find("barrier.cluster.wait;", misuse, "without a `barrier.cluster.arrive`");
-    let stuck = "setp.ge.u32 %p1, %tid, 32; @%p1 bra $other; barrier.cluster.arrive; barrier.cluster.wait; ret;
+    let stuck = "setp.ge.u32 %p1, %thread, 32; @%p1 bra $other; barrier.cluster.arrive; barrier.cluster.wait; ret;
         $other: bar.sync 1;";
     find(
         stuck,

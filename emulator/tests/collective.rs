@@ -6,7 +6,7 @@ use common::{Run, kernel, store};
 use ptx_emulator::FindingKind;
 
 fn words(body: &str, block: u32, input: &[u32]) -> Vec<u32> {
-    let load = "mad.wide.u32 %d1, %tid, 4, %in; ld.global.u32 %r1, [%d1];";
+    let load = "mad.wide.u32 %d1, %thread, 4, %in; ld.global.u32 %r1, [%d1];";
     Run::block(block).run(&kernel(&(load.to_owned() + body + &store("%r2"))), input)
 }
 
@@ -38,7 +38,7 @@ fn redux_of_every_kind() {
         );
     }
     // Halves of the warp, each with its own mask, in different branches.
-    let halves = "setp.lt.u32 %p1, %tid, 16; @%p1 bra $low; redux.sync.add.u32 %r2, %r1, 0xffff0000; bra.uni $end;
+    let halves = "setp.lt.u32 %p1, %thread, 16; @%p1 bra $low; redux.sync.add.u32 %r2, %r1, 0xffff0000; bra.uni $end;
         $low: redux.sync.add.u32 %r2, %r1, 0x0000ffff; $end:";
     let sums: Vec<u32> =
         x.chunks(16).map(|half| half.iter().fold(0u32, |s, &v| s.wrapping_add(v))).collect();
@@ -54,10 +54,9 @@ fn match_finds_equal_lanes() {
     };
     let all: Vec<u32> = (0..32).map(|lane| same(lane, u32::MAX)).collect();
     assert_eq!(words("match.any.sync.b32 %r2, %r1, 0xffffffff;", 32, &x), all);
-    let wide =
-        "mov.b64 %d2, {%tid, %r1}; mov.b64 %d2, {0, %r1}; match.any.sync.b64 %r2, %d2, 0xffffffff;";
+    let wide = "mov.b64 %d2, {%thread, %r1}; mov.b64 %d2, {0, %r1}; match.any.sync.b64 %r2, %d2, 0xffffffff;";
     assert_eq!(words(wide, 32, &x), all);
-    let part = "mov.u32 %r2, 0; setp.ge.u32 %p1, %tid, 24; @%p1 bra $end; match.any.sync.b32 %r2, %r1, 0x00ffffff; $end:";
+    let part = "mov.u32 %r2, 0; setp.ge.u32 %p1, %thread, 24; @%p1 bra $end; match.any.sync.b32 %r2, %r1, 0x00ffffff; $end:";
     let expected: Vec<u32> =
         (0..32).map(|lane| if lane < 24 { same(lane, 0x00ff_ffff) } else { 0 }).collect();
     assert_eq!(words(part, 32, &x), expected);
@@ -71,7 +70,7 @@ fn match_finds_equal_lanes() {
 fn one_lane_is_elected() {
     let body = "elect.sync %r2|%p1, 0xfffffff0; @%p1 add.u32 %r2, %r2, 100;";
     let text = kernel(
-        &("setp.lt.u32 %p2, %tid, 4; mov.u32 %r2, 7; @%p2 bra $end;".to_owned()
+        &("setp.lt.u32 %p2, %thread, 4; mov.u32 %r2, 7; @%p2 bra $end;".to_owned()
             + body
             + "$end:"
             + &store("%r2")),
@@ -92,7 +91,7 @@ fn one_lane_is_elected() {
 
 #[test]
 fn activemask_names_lanes_that_are_here() {
-    let body = "setp.lt.u32 %p1, %tid, 12; mov.u32 %r2, 0; @%p1 activemask.b32 %r2;";
+    let body = "setp.lt.u32 %p1, %thread, 12; mov.u32 %r2, 0; @%p1 activemask.b32 %r2;";
     let expected: Vec<u32> = (0..32).map(|t| if t < 12 { 0xfff } else { 0 }).collect();
     assert_eq!(words(body, 32, &input(32)), expected);
     assert_eq!(words("activemask.b32 %r2;", 40, &input(40))[39], 0xff);
@@ -127,7 +126,7 @@ fn a_lane_outside_its_mask_is_found() {
         let finding = Run::block(32).finds(&text, &[], FindingKind::Membermask, "");
         assert_eq!(finding.site.lane, 16, "{body}");
     }
-    let never = "mov.u32 %r1, 1; setp.lt.u32 %p1, %tid, 8; @%p1 redux.sync.add.u32 %r2, %r1, -1; @!%p1 bra $end; $end: bar.sync 0;";
+    let never = "mov.u32 %r1, 1; setp.lt.u32 %p1, %thread, 8; @%p1 redux.sync.add.u32 %r2, %r1, -1; @!%p1 bra $end; $end: bar.sync 0;";
     Run::block(32).finds(&kernel(never), &[], FindingKind::Membermask, "");
 }
 
@@ -151,10 +150,10 @@ fn barriers_count_votes() {
 /// The first warp produces and arrives, the second waits; a third has nothing to do with it.
 fn producer(consumer_count: u32, producer_count: u32) -> String {
     let body = format!(
-        "setp.ge.u32 %p1, %tid, 64; mov.u32 %r2, 5; @%p1 bra $end;
-         mov.u32 %r3, data; setp.ge.u32 %p1, %tid, 32; @%p1 bra $consumer;
-         mad.lo.u32 %r3, %tid, 4, %r3; st.shared.u32 [%r3], %tid; barrier.cta.arrive 1, {producer_count}; bra.uni $end;
-         $consumer: bar.sync 1, {consumer_count}; sub.u32 %r4, 63, %tid; mad.lo.u32 %r3, %r4, 4, %r3; ld.shared.u32 %r2, [%r3];
+        "setp.ge.u32 %p1, %thread, 64; mov.u32 %r2, 5; @%p1 bra $end;
+         mov.u32 %r3, data; setp.ge.u32 %p1, %thread, 32; @%p1 bra $consumer;
+         mad.lo.u32 %r3, %thread, 4, %r3; st.shared.u32 [%r3], %thread; barrier.cta.arrive 1, {producer_count}; bra.uni $end;
+         $consumer: bar.sync 1, {consumer_count}; sub.u32 %r4, 63, %thread; mad.lo.u32 %r3, %r4, 4, %r3; ld.shared.u32 %r2, [%r3];
          $end:"
     );
     common::kernel_with(".shared .align 4 .b8 data[128];", &(body + &store("%r2")))
@@ -170,7 +169,7 @@ fn named_barriers_have_counts() {
     Run::block(96).finds(&producer(64, 96), &[], FindingKind::BarrierMisuse, "96");
     Run::block(96).finds(&producer(96, 96), &[], FindingKind::Barrier, "64 of 96 threads");
     Run::block(96).finds(&producer(33, 33), &[], FindingKind::BarrierMisuse, "33");
-    Run::block(96).finds(&kernel("bar.sync %tid;"), &[], FindingKind::BarrierMisuse, "");
+    Run::block(96).finds(&kernel("bar.sync %thread;"), &[], FindingKind::BarrierMisuse, "");
     Run::block(96).finds(
         &kernel("mov.u32 %r1, 16; bar.sync %r1;"),
         &[],
@@ -190,7 +189,7 @@ fn hints_and_sleeps_change_nothing() {
 
 #[test]
 fn discarded_bytes_are_undefined() {
-    let body = "setp.eq.u32 %p1, %tid, 0; @%p1 discard.global.L2 [%in], 128; bar.sync 0; ld.global.u32 %r2, [%in+64];";
+    let body = "setp.eq.u32 %p1, %thread, 0; @%p1 discard.global.L2 [%in], 128; bar.sync 0; ld.global.u32 %r2, [%in+64];";
     Run::block(32).finds(&kernel(body), &[1; 32], FindingKind::UninitialisedMemory, "");
     Run::block(32).finds(
         &kernel("discard.L2 [%in+64], 128;"),

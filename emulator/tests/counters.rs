@@ -39,10 +39,10 @@ fn loads_are_in_flight_until_their_first_use() {
     assert_eq!(peak(&format!("{wide} {four}")), 32 * (8 + 16));
     assert_eq!(peak("ld.global.u8 %r1, [%in]; ld.u32 %r2, [%in];"), 32 * 5);
     let own =
-        ".shared .b32 s[32]; mov.u32 %r9, s; mad.lo.u32 %r9, %tid, 4, %r9; st.shared.u32 [%r9], 1;
+        ".shared .b32 s[32]; mov.u32 %r9, s; mad.lo.u32 %r9, %thread, 4, %r9; st.shared.u32 [%r9], 1;
         ld.shared.u32 %r1, [%r9];";
     assert_eq!(peak(own), 0);
-    assert_eq!(peak(&format!("setp.lt.u32 %p1, %tid, 5; @%p1 {one}")), 5 * 4);
+    assert_eq!(peak(&format!("setp.lt.u32 %p1, %thread, 5; @%p1 {one}")), 5 * 4);
 }
 
 #[test]
@@ -54,14 +54,14 @@ fn loads_are_followed_around_loops_and_branches() {
     assert_eq!(peak(body), 2 * 32 * 4);
     // Only one of the ways to the second load has the first behind it.
     let body =
-        "setp.lt.u32 %p1, %tid, 64; @%p1 bra $skip; ld.global.v4.u32 {%r1, %r2, %r3, %r4}, [%in];
+        "setp.lt.u32 %p1, %thread, 64; @%p1 bra $skip; ld.global.v4.u32 {%r1, %r2, %r3, %r4}, [%in];
         $skip: ld.global.u32 %r5, [%in];";
     assert_eq!(peak(body), 32 * 4);
 }
 
 #[test]
 fn bulk_copies_count_until_they_are_waited_for() {
-    let begin = ".shared .align 16 .b8 s[2048]; .shared .align 8 .b64 m; mov.u32 %r9, s; mov.u32 %r8, m; setp.eq.u32 %p1, %tid, 0;
+    let begin = ".shared .align 16 .b8 s[2048]; .shared .align 8 .b64 m; mov.u32 %r9, s; mov.u32 %r8, m; setp.eq.u32 %p1, %thread, 0;
         @%p1 mbarrier.init.shared.b64 [%r8], 1; fence.proxy.async.shared::cta; bar.warp.sync 0xffffffff;";
     let copy = |to: u32, bytes: u32| {
         format!(
@@ -79,7 +79,7 @@ fn bulk_copies_count_until_they_are_waited_for() {
 
 #[test]
 fn copies_count_with_the_loads_around_them_and_apart() {
-    let copy = ".shared .align 16 .b8 s[1024]; mov.u32 %r9, s; mad.lo.u32 %r9, %tid, 16, %r9; mad.wide.u32 %in, %tid, 16, %in;
+    let copy = ".shared .align 16 .b8 s[1024]; mov.u32 %r9, s; mad.lo.u32 %r9, %thread, 16, %r9; mad.wide.u32 %in, %thread, 16, %in;
         cp.async.cg.shared.global [%r9], [%in], 16;";
     assert_eq!(peak(copy), 512);
     let load = "ld.global.u32 %r1, [%out];";

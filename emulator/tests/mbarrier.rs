@@ -11,7 +11,7 @@ const SHARED: &str =
 /// Thread 0 makes `full` with a count, then all go on.
 fn with_barrier(count: u32, body: &str) -> String {
     let init = format!(
-        "setp.eq.u32 %p1, %tid, 0; @%p1 mbarrier.init.shared::cta.b64 [full], {count};
+        "setp.eq.u32 %p1, %thread, 0; @%p1 mbarrier.init.shared::cta.b64 [full], {count};
          fence.mbarrier_init.release.cluster; bar.sync 0;\n"
     );
     kernel_with(SHARED, &(init + body))
@@ -27,12 +27,13 @@ fn wait(kind: &str, parity: &str) -> String {
 #[test]
 fn what_one_warp_writes_another_reads() {
     for kind in ["test_wait", "try_wait"] {
-        let body = "mov.u32 %r1, data; mad.lo.u32 %r2, %tid, 4, %r1; st.shared.u32 [%r2], %tid;
+        let body =
+            "mov.u32 %r1, data; mad.lo.u32 %r2, %thread, 4, %r1; st.shared.u32 [%r2], %thread;
             mbarrier.arrive.shared::cta.b64 %d1, [full];"
-            .to_owned()
-            + &wait(kind, "0")
-            + "sub.u32 %r3, 95, %tid; mad.lo.u32 %r2, %r3, 4, %r1; ld.shared.u32 %r4, [%r2];"
-            + &store("%r4");
+                .to_owned()
+                + &wait(kind, "0")
+                + "sub.u32 %r3, 95, %thread; mad.lo.u32 %r2, %r3, 4, %r1; ld.shared.u32 %r4, [%r2];"
+                + &store("%r4");
         let text = with_barrier(96, &body);
         for seed in 0..8 {
             assert_eq!(
@@ -77,7 +78,7 @@ fn a_generic_address_does_as_well() {
 #[test]
 fn who_drops_out_is_not_waited_for() {
     // The upper warp leaves after the first phase.
-    let body = "setp.ge.u32 %p2, %tid, 32; @%p2 bra $leave;
+    let body = "setp.ge.u32 %p2, %thread, 32; @%p2 bra $leave;
         mbarrier.arrive.shared.b64 _, [full];"
         .to_owned()
         + &wait("try_wait", "0")
@@ -97,7 +98,7 @@ fn bulk_in(expect: u32, before_wait: &str, bytes: &str) -> String {
         "@%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [full], {expect};
          @%p1 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [data], [%in], {bytes}, [full];
          {before_wait}
-         mov.u32 %r1, data; mad.lo.u32 %r1, %tid, 4, %r1; ld.shared.u32 %r2, [%r1];"
+         mov.u32 %r1, data; mad.lo.u32 %r1, %thread, 4, %r1; ld.shared.u32 %r2, [%r1];"
     );
     with_barrier(1, &(body + &store("%r2")))
 }
@@ -141,8 +142,8 @@ fn a_bulk_copy_out_needs_its_fence_and_its_wait() {
         kernel_with(
             SHARED,
             &format!(
-                "mov.u32 %r1, data; mad.lo.u32 %r1, %tid, 4, %r1; st.shared.u32 [%r1], %tid;
-                 {fence} bar.sync 0; setp.ne.u32 %p1, %tid, 0; @%p1 ret;
+                "mov.u32 %r1, data; mad.lo.u32 %r1, %thread, 4, %r1; st.shared.u32 [%r1], %thread;
+                 {fence} bar.sync 0; setp.ne.u32 %p1, %thread, 0; @%p1 ret;
                  cp.async.bulk.global.shared::cta.bulk_group [%out], [data], 256;
                  cp.async.bulk.commit_group;\n{rest}"
             ),
@@ -252,7 +253,7 @@ fn misuse_is_found() {
         "bar.sync 0; @%p1 mbarrier.inval.shared.b64 [full]; bar.sync 0; mbarrier.arrive.shared.b64 %d1, [full];",
         "holds no",
     );
-    let zero = kernel_with(SHARED, "mbarrier.init.shared.b64 [full], %tid;");
+    let zero = kernel_with(SHARED, "mbarrier.init.shared.b64 [full], %thread;");
     Run::block(1).finds(&zero, &[], FindingKind::BarrierMisuse, "a count of 0");
     let odd = kernel_with(SHARED, "mbarrier.init.shared.b64 [full+4], 1;");
     Run::block(1).finds(&odd, &[], FindingKind::Misaligned, "");
@@ -285,15 +286,15 @@ fn an_invalidated_barrier_leaves_memory_to_use() {
 #[test]
 fn a_ring_of_stages_goes_round() {
     let before = ".shared .align 16 .b8 ring[1024];\n.shared .align 8 .b64 full[2];\n.shared .align 8 .b64 empty[2];";
-    let body = "setp.eq.u32 %p1, %tid, 0;
+    let body = "setp.eq.u32 %p1, %thread, 0;
         @!%p1 bra $ready;
         mbarrier.init.shared.b64 [full], 1; mbarrier.init.shared.b64 [full+8], 1;
         mbarrier.init.shared.b64 [empty], 32; mbarrier.init.shared.b64 [empty+8], 32;
         fence.mbarrier_init.release.cluster;
         $ready: bar.sync 0;
         mov.u32 %r10, full; mov.u32 %r11, empty; mov.u32 %r12, ring; mov.u32 %r1, 0; mov.u32 %r9, 0;
-        setp.lt.u32 %p2, %tid, 32; @%p2 bra $producer;
-        sub.u32 %r20, %tid, 32;
+        setp.lt.u32 %p2, %thread, 32; @%p2 bra $producer;
+        sub.u32 %r20, %thread, 32;
         $consume: and.b32 %r2, %r1, 1; shr.u32 %r3, %r1, 1; and.b32 %r3, %r3, 1;
         mad.lo.u32 %r4, %r2, 8, %r10;
         $wait_full: mbarrier.try_wait.parity.shared.b64 %p3, [%r4], %r3; @!%p3 bra $wait_full;
@@ -301,7 +302,7 @@ fn a_ring_of_stages_goes_round() {
         add.u32 %r9, %r9, %r6;
         mad.lo.u32 %r4, %r2, 8, %r11; mbarrier.arrive.shared.b64 _, [%r4];
         add.u32 %r1, %r1, 1; setp.lt.u32 %p4, %r1, 64; @%p4 bra $consume;
-        sub.u32 %tid, %tid, 32;"
+        sub.u32 %thread, %thread, 32;"
         .to_owned()
         + &store("%r9")
         + "ret;
@@ -325,11 +326,11 @@ fn a_ring_of_stages_goes_round() {
 /// Each thread copies 16 bytes and lets the copy arrive for it.
 fn copies_arrive(count: u32, arrive: &str, after: &str) -> String {
     let body = format!(
-        "mov.u32 %r1, data; mad.lo.u32 %r1, %tid, 16, %r1; mad.wide.u32 %d1, %tid, 16, %in;
+        "mov.u32 %r1, data; mad.lo.u32 %r1, %thread, 16, %r1; mad.wide.u32 %d1, %thread, 16, %in;
          cp.async.cg.shared.global [%r1], [%d1], 16;
          {arrive}
          {after}
-         mov.u32 %r1, data; sub.u32 %r2, 63, %tid; mad.lo.u32 %r1, %r2, 16, %r1; ld.shared.u32 %r3, [%r1];"
+         mov.u32 %r1, data; sub.u32 %r2, 63, %thread; mad.lo.u32 %r1, %r2, 16, %r1; ld.shared.u32 %r3, [%r1];"
     );
     with_barrier(count, &(body + &store("%r3")))
 }
@@ -392,10 +393,10 @@ fn races(text: &str, input: &[u32], part: &str) {
 fn a_relaxed_arrival_orders_nothing() {
     let body = |order: &str| {
         format!(
-            "mov.u32 %r1, data; mad.lo.u32 %r2, %tid, 4, %r1; st.shared.u32 [%r2], %tid;
+            "mov.u32 %r1, data; mad.lo.u32 %r2, %thread, 4, %r1; st.shared.u32 [%r2], %thread;
              mbarrier.arrive{order}.shared::cta.b64 %d1, [full];"
         ) + &wait("try_wait", "0")
-            + "xor.b32 %r3, %tid, 64; mad.lo.u32 %r2, %r3, 4, %r1; ld.shared.u32 %r4, [%r2];"
+            + "xor.b32 %r3, %thread, 64; mad.lo.u32 %r2, %r3, 4, %r1; ld.shared.u32 %r4, [%r2];"
             + &store("%r4")
     };
     let want: Vec<u32> = (0..128).map(|i| i ^ 64).collect();
@@ -411,7 +412,7 @@ fn a_relaxed_arrival_orders_nothing() {
 #[test]
 fn an_object_is_made_before_it_is_used() {
     let body =
-        "setp.eq.u32 %p1, %tid, 0; @%p1 mbarrier.init.shared::cta.b64 [full], 128; bar.sync 0;
+        "setp.eq.u32 %p1, %thread, 0; @%p1 mbarrier.init.shared::cta.b64 [full], 128; bar.sync 0;
         mbarrier.arrive.shared.b64 _, [full];"
             .to_owned()
             + &wait("try_wait", "0");
@@ -422,8 +423,8 @@ fn an_object_is_made_before_it_is_used() {
     let body = body.replacen("bar.sync 0;", &format!("@%p1 bra $go; {late} $go: "), 1);
     races(&kernel_with(SHARED, &body), &[], "mbarrier.init");
     let body = format!(
-        "setp.ge.u32 %p4, %tid, 96; @%p4 bra $late; mbarrier.arrive.shared.b64 _, [full]; {} ret;
-         $late: {late} setp.eq.u32 %p3, %tid, 127; @%p3 mbarrier.inval.shared.b64 [full];",
+        "setp.ge.u32 %p4, %thread, 96; @%p4 bra $late; mbarrier.arrive.shared.b64 _, [full]; {} ret;
+         $late: {late} setp.eq.u32 %p3, %thread, 127; @%p3 mbarrier.inval.shared.b64 [full];",
         wait("try_wait", "0")
     );
     races(&with_barrier(96, &body), &[], "mbarrier.arrive");
@@ -446,7 +447,7 @@ fn who_starts_a_bulk_copy_waits_for_the_readers_of_what_it_overwrites() {
     // Everyone reads the first tile; the second one overwrites it.
     let text = |before: &str| {
         let again = format!(
-            "{} mov.u32 %r1, data; mad.lo.u32 %r1, %tid, 4, %r1; ld.shared.u32 %r5, [%r1]; {before}
+            "{} mov.u32 %r1, data; mad.lo.u32 %r1, %thread, 4, %r1; ld.shared.u32 %r5, [%r1]; {before}
              @%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [full], 512;
              @%p1 cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes [data], [%in+512], 512, [full];
              {}",

@@ -148,7 +148,7 @@ fn quarters(mode: MmaMode, layouts: &str, td: &str, tc: &str) {
     }
     let words = 4 + words_c;
     let (pc, pd) = (if tc == "f32" { "%f" } else { "%r" }, if td == "f32" { "%f" } else { "%r" });
-    let mut body = format!("mad.wide.u32 %in, %tid, {}, %in;\n", 4 * words);
+    let mut body = format!("mad.wide.u32 %in, %thread, {}, %in;\n", 4 * words);
     for i in 0..words {
         let prefix = if i < 4 { "%r" } else { pc };
         body += &format!("ld.global.b32 {prefix}{i}, [%in+{}];\n", 4 * i);
@@ -160,7 +160,7 @@ fn quarters(mode: MmaMode, layouts: &str, td: &str, tc: &str) {
         registers("%r", 2, 2),
         registers(pc, 4, words_c)
     );
-    body += &format!("mad.wide.u32 %out, %tid, {}, %out;\n", 4 * words_d);
+    body += &format!("mad.wide.u32 %out, %thread, {}, %out;\n", 4 * words_d);
     for i in 0..words_d {
         body += &format!("st.global.b32 [%out+{}], {pd}{};\n", 4 * i, 12 + i);
     }
@@ -187,7 +187,7 @@ fn doubles() {
             for i in 0..na {
                 let low = (i % 2 == 1 && rows == 16) as u32 * 8;
                 body += &format!(
-                    "shr.u32 %r1, %tid, 2; add.u32 %r1, %r1, {low}; cvt.rn.f64.u32 %a{i}, %r1;
+                    "shr.u32 %r1, %thread, 2; add.u32 %r1, %r1, {low}; cvt.rn.f64.u32 %a{i}, %r1;
                      setp.eq.u32 %p1, %r1, 0; @%p1 mov.f64 %a{i}, 0d3C30000000000000;\n"
                 );
             }
@@ -197,7 +197,7 @@ fn doubles() {
             body += &format!(
                 "mov.f64 %c0, 0d3FF0000000000000;
                  mma.sync.aligned.m{rows}n8k{k}.row.col{rounding}.f64.f64.f64.f64 {}, {}, {}, {{{}}};
-                 mad.wide.u32 %out, %tid, {}, %out;\n",
+                 mad.wide.u32 %out, %thread, {}, %out;\n",
                 registers("%e", 0, nc),
                 registers("%a", 0, na),
                 registers("%b", 0, nb),
@@ -227,7 +227,7 @@ fn doubles() {
 
 #[test]
 fn all_lanes_take_part() {
-    let body = "mov.b32 %r0, 0; mov.f32 %f0, 0f00000000; setp.lt.u32 %p1, %tid, 31; @%p1
+    let body = "mov.b32 %r0, 0; mov.f32 %f0, 0f00000000; setp.lt.u32 %p1, %thread, 31; @%p1
         mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%f1,%f2,%f3,%f4}, {%r0,%r0}, {%r0}, {%f0,%f0,%f0,%f0};";
     Run::block(32).finds(&kernel(body), &[], FindingKind::Divergence, "needs all 32 lanes");
 }
@@ -241,9 +241,9 @@ fn element(j: usize, row: usize, column: usize) -> u32 {
 
 /// Writes the tile, row by row, matrix by matrix, and calculates the address of row `tid` in `%r30`.
 const TILE: &str = "{ .reg .b16 %h; mov.u32 %r1, tile; mov.u32 %r2, 0;
-    $fill: mad.lo.u32 %r3, %r2, 32, %tid; cvt.u16.u32 %h, %r3; mad.lo.u32 %r4, %r3, 2, %r1; st.shared.b16 [%r4], %h;
+    $fill: mad.lo.u32 %r3, %r2, 32, %thread; cvt.u16.u32 %h, %r3; mad.lo.u32 %r4, %r3, 2, %r1; st.shared.b16 [%r4], %h;
     add.u32 %r2, %r2, 1; setp.lt.u32 %p1, %r2, 8; @%p1 bra $fill; }
-    bar.warp.sync -1; mad.lo.u32 %r30, %tid, 16, %r1;\n";
+    bar.warp.sync -1; mad.lo.u32 %r30, %thread, 16, %r1;\n";
 
 fn with_tile(body: &str) -> String {
     kernel(&format!("{{ .shared .align 16 .b8 tile[512]; {TILE} {body} }}"))
@@ -256,7 +256,7 @@ fn matrices_are_loaded_row_by_row_or_transposed() {
             let trans = if transposed { ".trans" } else { "" };
             let mut body = format!(
                 "ldmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 {}, [%r30];
-                 mad.wide.u32 %out, %tid, {}, %out;\n",
+                 mad.wide.u32 %out, %thread, {}, %out;\n",
                 registers("%r", 10, count),
                 4 * count
             );
@@ -284,9 +284,9 @@ fn matrices_are_stored_as_they_are_loaded() {
         // Stored to the second half of the tile's rows in reverse order, then read row by row.
         let body = format!(
             "{{ .shared .align 16 .b8 back[512]; ldmatrix.sync.aligned.m8n8.x4{trans}.shared.b16 {{%r10,%r11,%r12,%r13}}, [%r30];
-             mov.u32 %r5, back; mad.lo.u32 %r6, %tid, 16, %r5;
+             mov.u32 %r5, back; mad.lo.u32 %r6, %thread, 16, %r5;
              stmatrix.sync.aligned.m8n8.x4{trans}.shared.b16 [%r6], {{%r10,%r11,%r12,%r13}}; bar.warp.sync -1;
-             ld.shared.v4.b32 {{%r20,%r21,%r22,%r23}}, [%r6]; mad.wide.u32 %out, %tid, 16, %out;
+             ld.shared.v4.b32 {{%r20,%r21,%r22,%r23}}, [%r6]; mad.wide.u32 %out, %thread, 16, %out;
              st.global.v4.b32 [%out], {{%r20,%r21,%r22,%r23}}; }}"
         );
         let out = Run::block(32).out(128).run(&with_tile(&body), &[]);
@@ -321,6 +321,6 @@ fn rows_of_matrices_are_checked() {
     find("add.u32 %r30, %r30, 8;", FindingKind::Misaligned, "multiple of 16");
     find("add.u32 %r30, %r30, 384;", FindingKind::OutOfBounds, "lane 8");
     // Lanes 16 and up have no row here.
-    let far = "setp.ge.u32 %p1, %tid, 16; @%p1 mov.u32 %r30, 0x7ffffff0;";
+    let far = "setp.ge.u32 %p1, %thread, 16; @%p1 mov.u32 %r30, 0x7ffffff0;";
     Run::block(32).run(&load(far), &[]);
 }

@@ -14,12 +14,12 @@ const TEXTS: &str = ".extern .func (.param .b32 r) vprintf (.param .b64 f, .para
 fn printing(guard: &str) -> String {
     let body = format!(
         ".local .align 8 .b8 args[24]; .reg .f64 %e<3>; .reg .u64 %s<6>;
-        mov.b32 %r1, -1; setp.lt.u32 %p1, %tid, 2;
+        mov.b32 %r1, -1; setp.lt.u32 %p1, %thread, 2;
         {guard} bra $quiet;
         mov.u64 %s0, args; cvta.local.u64 %s1, %s0; mov.u64 %s2, $format; cvta.global.u64 %s3, %s2;
         mov.u64 %s4, $word; cvta.global.u64 %s5, %s4;
-        cvt.rn.f64.u32 %e1, %tid; mul.f64 %e2, %e1, 0.25;
-        st.local.u32 [args], %tid; st.local.f64 [args+8], %e2; st.local.u64 [args+16], %s5;
+        cvt.rn.f64.u32 %e1, %thread; mul.f64 %e2, %e1, 0.25;
+        st.local.u32 [args], %thread; st.local.f64 [args+8], %e2; st.local.u64 [args+16], %s5;
         {{ .param .b64 p0; .param .b64 p1; .param .b32 q; st.param.b64 [p0], %s3; st.param.b64 [p1], %s1;
           call.uni (q), vprintf, (p0, p1); ld.param.b32 %r1, [q]; }}
         $quiet: {}",
@@ -73,7 +73,7 @@ fn printf_reads_its_arguments_as_a_load_would() {
 
 #[test]
 fn a_failed_assertion_is_a_finding_with_its_text() {
-    let body = "mov.u64 %d1, $word; cvta.global.u64 %d2, %d1; setp.ne.u32 %p1, %tid, 5; @%p1 bra $fine;
+    let body = "mov.u64 %d1, $word; cvta.global.u64 %d2, %d1; setp.ne.u32 %p1, %thread, 5; @%p1 bra $fine;
         { .param .b64 m; .param .b64 f; .param .b32 l; .param .b64 n; .param .b64 s;
           st.param.b64 [m], %d2; st.param.b64 [f], %d2; st.param.b32 [l], 77; st.param.b64 [n], %d2; st.param.b64 [s], 1;
           call.uni __assertfail, (m, f, l, n, s); }
@@ -106,7 +106,7 @@ fn the_ctas_of_a_cooperative_grid_meet() {
         "mov.u32 %r1, %envreg2; mov.u32 %r2, %envreg1; cvt.u64.u32 %d1, %r1; cvt.u64.u32 %d2, %r2;
         bfi.b64 %d3, %d2, %d1, 32, 32; add.u64 %d3, %d3, 4;
         mov.u32 %r3, %ctaid.x; mov.u32 %r4, %nctaid.x;
-        mul.wide.u32 %d4, %r3, 4; add.u64 %d4, %d4, %out; setp.ne.u32 %p1, %tid, 0; @!%p1 st.global.u32 [%d4], %r3;
+        mul.wide.u32 %d4, %r3, 4; add.u64 %d4, %d4, %out; setp.ne.u32 %p1, %thread, 0; @!%p1 st.global.u32 [%d4], %r3;
         barrier.sync 0; @%p1 bra $met;
         setp.eq.u32 %p2, %r3, 0; sub.u32 %r5, 0x80000001, %r4; selp.u32 %r5, %r5, 1, %p2;
         fence.acq_rel.gpu; atom.global.add.u32 %r6, [%d3], %r5;

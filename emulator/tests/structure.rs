@@ -23,7 +23,7 @@ fn labels_of_sibling_scopes_are_their_own() {
 
 #[test]
 fn a_jump_table_sends_lanes_where_their_index_says() {
-    let body = "and.b32 %r2, %tid, 3; mov.u32 %r1, 0;
+    let body = "and.b32 %r2, %thread, 3; mov.u32 %r1, 0;
         table: .branchtargets $zero, $one, $two, $one;
         brx.idx %r2, table;
         $zero: mov.u32 %r1, 100; bra.uni $end;
@@ -33,7 +33,7 @@ fn a_jump_table_sends_lanes_where_their_index_says() {
     let text = kernel(&(body.to_owned() + &store("%r1")));
     let expected: Vec<u32> = (0..32).map(|t| [100, 201, 1, 201][t % 4]).collect();
     assert_eq!(Run::block(32).run(&text, &[]), expected);
-    let wild = text.replace("and.b32 %r2, %tid, 3", "and.b32 %r2, %tid, 7");
+    let wild = text.replace("and.b32 %r2, %thread, 3", "and.b32 %r2, %thread, 7");
     Run::block(32).finds(&wild, &[], FindingKind::Operand, "entry 4 of a table of 4");
 }
 
@@ -41,8 +41,8 @@ fn a_jump_table_sends_lanes_where_their_index_says() {
 fn variables_have_their_initial_values() {
     let before = ".const .align 4 .b8 bytes[8] = {1, 0, 0, 0, 0xff, 0xff};
         .const .f32 numbers[2] = {0f3F800000, 2.0};
-        .global .align 8 .u64 pointers[3] = {words, generic(words)+8, words+4};
         .global .align 4 .u32 words[] = {5, 6, 7};
+        .global .align 8 .u64 pointers[3] = {words, generic(words)+8, words+4};
         .global .align 1 .b8 $str[3] = {104, 105, 0};
         .global .align 4 .b8 zeros[8];";
     let body = "ld.const.u32 %r1, [bytes]; ld.const.u32 %r2, [bytes+4]; add.u32 %r1, %r1, %r2;
@@ -74,8 +74,8 @@ fn the_address_of_a_parameter_takes_an_index() {
 fn local_arrays_belong_to_lanes() {
     let body = ".local .align 16 .b8 depot[64];
         .reg .b64 %SP, %SPL; mov.u64 %SPL, depot; cvta.local.u64 %SP, %SPL;
-        and.b32 %r2, %tid, 15; mul.wide.u32 %d1, %r2, 4; add.u64 %d2, %SPL, %d1; add.u64 %d3, %SP, %d1;
-        st.local.u32 [%d2], %tid; ld.u32 %r1, [%d3]; add.u32 %r1, %r1, 1; st.u32 [%d3], %r1; ld.local.u32 %r1, [%d2];";
+        and.b32 %r2, %thread, 15; mul.wide.u32 %d1, %r2, 4; add.u64 %d2, %SPL, %d1; add.u64 %d3, %SP, %d1;
+        st.local.u32 [%d2], %thread; ld.u32 %r1, [%d3]; add.u32 %r1, %r1, 1; st.u32 [%d3], %r1; ld.local.u32 %r1, [%d2];";
     let text = kernel(&(body.to_owned() + &store("%r1")));
     assert_eq!(Run::block(64).run(&text, &[]), (1..65).collect::<Vec<_>>());
     let other = text.replace("ld.local.u32 %r1, [%d2]", "xor.b32 %r2, %r2, 1; mul.wide.u32 %d1, %r2, 4; add.u64 %d2, %SPL, %d1; ld.local.u32 %r1, [%d2]");
@@ -85,7 +85,7 @@ fn local_arrays_belong_to_lanes() {
 #[test]
 fn debug_information_is_read_over() {
     let text = ".version 8.4\n.target sm_90a, debug\n.address_size 64
-        .file 1 \"/a b/kernel.py\" 1700000000, 1234
+        .file 1 \"/a b/kernel.py\", 1700000000, 1234
         .file 2 \"x.h\"
         .visible .entry k(.param .u64 .ptr .global .align 1 in, .param .u64 .ptr .global .align 1 out)
         .reqntid 32
@@ -152,7 +152,7 @@ fn entries_and_functions_carry_their_attributes() {
 fn special_registers_agree_with_each_other() {
     let body = "mov.u32 %r1, %lanemask_eq; mov.u32 %r2, %lanemask_lt; mov.u32 %r3, %lanemask_gt; or.b32 %r1, %r1, %r2; or.b32 %r1, %r1, %r3;
         mov.u32 %r2, %lanemask_le; mov.u32 %r3, %lanemask_ge; and.b32 %r2, %r2, %r3; mov.u32 %r3, %lanemask_eq; xor.b32 %r2, %r2, %r3; add.u32 %r1, %r1, %r2;
-        mov.u32 %r2, %laneid; mov.u32 %r3, %warpid; mad.lo.u32 %r2, %r3, WARP_SZ, %r2; sub.u32 %r2, %r2, %tid; add.u32 %r1, %r1, %r2;
+        mov.u32 %r2, %laneid; mov.u32 %r3, %warpid; mad.lo.u32 %r2, %r3, WARP_SZ, %r2; sub.u32 %r2, %r2, %thread; add.u32 %r1, %r1, %r2;
         mov.u32 %r2, %smid; mov.u32 %r3, %nsmid; setp.lt.u32 %p1, %r2, %r3; selp.u32 %r2, 1, 0, %p1; add.u32 %r1, %r1, %r2;
         mov.u32 %r2, %nwarpid; add.u32 %r1, %r1, %r2;
         mov.u32 %r2, %dynamic_smem_size; add.u32 %r1, %r1, %r2; mov.u32 %r2, %total_smem_size; sub.u32 %r1, %r1, %r2;

@@ -248,9 +248,9 @@ fn misuse_is_found() {
     };
     let copies = format!("mov.u32 %r30, 0;\n{LOAD} mov.u32 %r5, 0x3c003c00;\n{MULTIPLY}");
     find(&copies, FindingKind::Operand, "registers 1 and 5 of the A fragment");
-    let partial = format!("setp.lt.u32 %p1, %tid, 20; @!%p1 bra $end; {LOAD} $end:");
+    let partial = format!("setp.lt.u32 %p1, %thread, 20; @!%p1 bra $end; {LOAD} $end:");
     find(&partial, FindingKind::Divergence, "wmma.load");
-    let addresses = format!("setp.eq.u32 %p1, %tid, 7; @%p1 add.u64 %in, %in, 64; {LOAD}");
+    let addresses = format!("setp.eq.u32 %p1, %thread, 7; @%p1 add.u64 %in, %in, 64; {LOAD}");
     find(&addresses, FindingKind::Operand, "in lane 0");
     find(&LOAD.replacen("[%in]", "[%in+8]", 1), FindingKind::Misaligned, "multiple of 32");
     find(

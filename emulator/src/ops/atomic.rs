@@ -360,7 +360,8 @@ mod tests {
     fn shared(op: &str, ty: &str, old: u32, operands: &str) -> (u32, u32) {
         let text = |result: &str| {
             format!(
-                "{{ .shared .align 4 .b32 m; .reg .{ty} %v; st.shared.b32 [m], %a; setp.eq.u32 %p, %tid.x, 0; \
+                "{{ .shared .align 4 .b32 m; .reg .{ty} %v; .reg .u32 %self; st.shared.b32 [m], %a; \
+                 mov.u32 %self, %tid.x; setp.eq.u32 %p, %self, 0; \
                  @!%p bra $end; atom.shared.{op}.{ty} %v, [m], {operands}; {result} $end: }}"
             )
         };

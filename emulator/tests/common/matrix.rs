@@ -66,7 +66,7 @@ impl Mma<'_> {
         }
         let words = na + nb + nc;
         let (pa, pc) = ("%r", if sum == "f32" { "%f" } else { "%r" });
-        let mut body = format!("mad.wide.u32 %in, %tid, {}, %in;\n", 4 * words);
+        let mut body = format!("mad.wide.u32 %in, %thread, {}, %in;\n", 4 * words);
         for i in 0..words {
             let register = if i < na + nb { format!("{pa}{i}") } else { format!("{pc}{i}") };
             body += &format!("ld.global.b32 {register}, [%in+{}];\n", 4 * i);
@@ -80,7 +80,7 @@ impl Mma<'_> {
             registers(pa, na, nb),
             registers(pc, na + nb, nc),
         );
-        body += &format!("mad.wide.u32 %out, %tid, {}, %out;\n", 4 * nc);
+        body += &format!("mad.wide.u32 %out, %thread, {}, %out;\n", 4 * nc);
         for i in 0..nc {
             body += &format!("st.global.b32 [%out+{}], {pc}{};\n", 4 * i, na + nb + i);
         }

@@ -11,14 +11,14 @@ pub fn kernel_for(target: &str, body: &str) -> String {
     kernel(body).replace("sm_90", target)
 }
 
-/// A kernel `k` with parameters `in` and `out` (both `.u64`), their values in `%in` and `%out`, and `%tid`.
+/// A kernel `k` with parameters `in` and `out` (both `.u64`), their values in `%in` and `%out`, and `%thread`.
 /// `before` stands at module level.
 pub fn kernel_with(before: &str, body: &str) -> String {
     format!(
-        ".version 8.6\n.target sm_90\n.address_size 64\n{before}\n\
+        ".version 8.8\n.target sm_90\n.address_size 64\n{before}\n\
          .visible .entry k(.param .u64 in, .param .u64 out)\n{{\n\
-         .reg .u64 %in, %out;\n.reg .u32 %tid;\n.reg .pred %p<8>;\n.reg .b32 %r<40>;\n.reg .b64 %d<20>;\n.reg .f32 %f<20>;\n\
-         ld.param.u64 %in, [in];\nld.param.u64 %out, [out];\nmov.u32 %tid, %tid.x;\n{body}\nret;\n}}\n"
+         .reg .u64 %in, %out;\n.reg .u32 %thread;\n.reg .pred %p<8>;\n.reg .b32 %r<40>;\n.reg .b64 %d<20>;\n.reg .f32 %f<20>;\n\
+         ld.param.u64 %in, [in];\nld.param.u64 %out, [out];\nmov.u32 %thread, %tid.x;\n{body}\nret;\n}}\n"
     )
 }
 
@@ -27,9 +27,11 @@ pub fn kernel(body: &str) -> String {
     kernel_with("", body)
 }
 
-/// Stores `register` to word `%tid` of the output.
+/// Stores `register` to word `%thread` of the output.
 pub fn store(register: &str) -> String {
-    format!("{{ .reg .u64 %a; mad.wide.u32 %a, %tid, 4, %out; st.global.b32 [%a], {register}; }}\n")
+    format!(
+        "{{ .reg .u64 %a; mad.wide.u32 %a, %thread, 4, %out; st.global.b32 [%a], {register}; }}\n"
+    )
 }
 
 /// How to run a kernel.
