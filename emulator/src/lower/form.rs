@@ -374,6 +374,10 @@ impl<'f, 's> Form<'f, 's> {
                 self.symbol_address(name, 0, ty)
             }
             Operand::SymbolOffset(name, offset) => self.symbol_address(name, offset, ty),
+            // A register hides the special register of its name.
+            Operand::Component(name, component) if self.body.find(name).is_some() => {
+                Err(self.fault(format!("`{name}` is declared here, and has no part `{component}`")))
+            }
             Operand::Component(name, component) => match special::find(name, Some(component)) {
                 Some(found) => self.special(found, name, ty),
                 None => Err(self.fault(format!("unknown special register `{name}.{component}`"))),
@@ -386,6 +390,9 @@ impl<'f, 's> Form<'f, 's> {
         let (needs, has) = (special::needs_sm(name), self.body.sm);
         if needs > has {
             return Err(self.fault(format!("`{name}` needs sm_{needs}, not sm_{has}")));
+        }
+        if !matches!(self.ins.opcode, "mov" | "cvt") {
+            return Err(self.fault(format!("`{name}` can be read by `mov` and `cvt` only")));
         }
         // The number of the grid was of 32 bits once, and may still be read as that.
         let low = name == "%gridid" && ty.bits() == 32;

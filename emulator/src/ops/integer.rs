@@ -17,12 +17,12 @@ pub(crate) const ROWS: &[Row] = &[
     row("add.sat.s32 d, a, b", signed2::<AddSat>),
     row("add.u16x2|s16x2 d, a, b", pair2::<Add>).from_sm(90),
     row("add.cc.u32|s32|u64|s64 d, a, b", carry::<AddCarry, false, true>),
-    row("addc.u16|s16|u32|s32|u64|s64 d, a, b", carry::<AddCarry, true, false>),
+    row("addc.u32|s32|u64|s64 d, a, b", carry::<AddCarry, true, false>),
     row("addc.cc.u32|s32|u64|s64 d, a, b", carry::<AddCarry, true, true>),
     row("sub.u16|s16|u32|s32|u64|s64 d, a, b", int2::<Sub>),
     row("sub.sat.s32 d, a, b", signed2::<SubSat>),
     row("sub.cc.u32|s32|u64|s64 d, a, b", carry::<SubBorrow, false, true>),
-    row("subc.u16|s16|u32|s32|u64|s64 d, a, b", carry::<SubBorrow, true, false>),
+    row("subc.u32|s32|u64|s64 d, a, b", carry::<SubBorrow, true, false>),
     row("subc.cc.u32|s32|u64|s64 d, a, b", carry::<SubBorrow, true, true>),
     row("mul.lo.u16|s16|u32|s32|u64|s64 d, a, b", int2::<Mul>),
     row("mul.hi.u16|s16|u32|s32|u64|s64 d, a, b", int2::<MulHigh>),
@@ -36,8 +36,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("mad.wide.u16|s16|u32|s32 d, a, b, c", mad_wide),
     row("mad.lo.cc.u32|s32|u64|s64 d, a, b, c", carry3::<MadCarry<false>, false, true>),
     row("mad.hi.cc.u32|s32|u64|s64 d, a, b, c", carry3::<MadCarry<true>, false, true>),
-    row("madc.lo.u16|s16|u32|s32|u64|s64 d, a, b, c", carry3::<MadCarry<false>, true, false>),
-    row("madc.hi.u16|s16|u32|s32|u64|s64 d, a, b, c", carry3::<MadCarry<true>, true, false>),
+    row("madc.lo.u32|s32|u64|s64 d, a, b, c", carry3::<MadCarry<false>, true, false>),
+    row("madc.hi.u32|s32|u64|s64 d, a, b, c", carry3::<MadCarry<true>, true, false>),
     row("madc.lo.cc.u32|s32|u64|s64 d, a, b, c", carry3::<MadCarry<false>, true, true>),
     row("madc.hi.cc.u32|s32|u64|s64 d, a, b, c", carry3::<MadCarry<true>, true, true>),
     row("sad.u16|s16|u32|s32|u64|s64 d, a, b, c", int3::<Sad>),
@@ -354,14 +354,14 @@ impl<O: Carry, T: Int, const IN: bool, const OUT: bool> Exec for WithCarry<O, T,
 fn carry<O: Carry, const IN: bool, const OUT: bool>(f: &mut Form<'_, '_>) -> Lowered {
     operands2(f)?;
     f.inst.c = f.inst.b;
-    for_type!(f.ty(), f, { U16 => u16, S16 => u16, U32 => u32, S32 => u32, U64 => u64, S64 => u64 },
+    for_type!(f.ty(), f, { U32 => u32, S32 => u32, U64 => u64, S64 => u64 },
         T => WithCarry<O, T, IN, OUT>)
 }
 
 /// As [`carry`], with three sources; a high product depends on the sign.
 fn carry3<O: Carry, const IN: bool, const OUT: bool>(f: &mut Form<'_, '_>) -> Lowered {
     operands3(f)?;
-    for_type!(f.ty(), f, { U16 => u16, S16 => i16, U32 => u32, S32 => i32, U64 => u64, S64 => i64 },
+    for_type!(f.ty(), f, { U32 => u32, S32 => i32, U64 => u64, S64 => i64 },
         T => WithCarry<O, T, IN, OUT>)
 }
 
@@ -464,18 +464,6 @@ mod tests {
         assert_eq!(eval(text, &[0, 1, 7]), 6);
         let text = "{ .reg .u32 %t; mad.lo.cc.u32 %t, %a, %b, %c; madc.hi.u32 %d, %a, %b, 0; }";
         assert_eq!(eval(text, &[u32::MAX, u32::MAX, u32::MAX]), u32::MAX);
-        // Of 16 bits the carry goes in, and none comes out.
-        for (last, want) in [
-            ("addc.u16 %h, %h, -1", 5),
-            ("subc.s16 %h, %h, 1", 3),
-            ("madc.lo.u16 %h, %h, %h, 3", 29),
-            ("madc.hi.s16 %h, %h, -1, 0", 0),
-        ] {
-            let text = format!(
-                "{{ .reg .u16 %h; .reg .u32 %t; cvt.u16.u32 %h, %c; add.cc.u32 %t, %a, %b; {last}; cvt.u32.u16 %d, %h; }}"
-            );
-            assert_eq!(eval(&text, &[u32::MAX, 1, 5]), want, "{last}");
-        }
     }
 
     #[test]

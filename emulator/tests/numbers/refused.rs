@@ -79,6 +79,7 @@ fn forms_that_no_target_has() {
         "add.ftz.f64 %d4, %d1, %d1;",
         "mul.wide.s64 %d4, %d1, %d1;",
         "mad.hi.sat.u32 %r4, %r1, %r2, %r3;",
+        "addc.cc.u16 %h4, %h1, %h2;",
         "min.xorsign.f32 %f4, %f1, %f2;",
         "min.xorsign.abs.f32 %f4, %f1, %f2, %f3;",
         "min.ftz.bf16 %h4, %h1, %h2;",
@@ -129,14 +130,46 @@ fn forms_that_no_target_has() {
     refused("sm_90", &wrong);
 }
 
-/// `ptxas` 13.0 assembles these, which the ISA does not have: an H100 gives sums that no rounding explains.
+/// `ptxas` 13.0 assembles these, which the ISA does not have, and an H100 gives results that are not of the operation:
+/// `fma.rz.bf16` is no rounding of the sum, `subc.s16` takes the carry for a borrow.
 #[test]
-fn fused_products_of_bf16_are_rounded_to_nearest() {
+fn forms_that_the_assembler_lets_through() {
     let forms = [
         "fma.rz.bf16 %h4, %h1, %h2, %h3;",
         "fma.rm.relu.bf16 %h4, %h1, %h2, %h3;",
         "fma.rp.bf16x2 %r4, %r1, %r2, %r3;",
         "fma.rz.relu.bf16x2 %r4, %r1, %r2, %r3;",
+        "addc.u16 %h4, %h1, %h2;",
+        "subc.s16 %h4, %h1, %h2;",
+        "madc.lo.u16 %h4, %h1, %h2, %h3;",
+        "madc.hi.s16 %h4, %h1, %h2, %h3;",
     ];
     refused("sm_90", &forms);
+}
+
+/// Special registers are read by `mov` and `cvt` (PTX ISA, "Special Registers").
+#[test]
+fn special_registers_elsewhere() {
+    let forms = [
+        "setp.eq.u32 %p2, %laneid, 3;",
+        "add.u32 %r4, %r1, %tid.x;",
+        "mad.lo.u32 %r4, %ctaid.x, %r1, %r2;",
+        "mul.wide.u32 %d4, %ntid.x, 4;",
+        "selp.b32 %r4, %lanemask_lt, %r1, %p1;",
+        "st.global.u32 [%d1], %smid;",
+        "add.u64 %d4, %clock64, 1;",
+    ];
+    refused("sm_90", &forms);
+    for form in ["mov.u32 %r4, %laneid;", "cvt.u64.u32 %d4, %tid.x;", "add.u32 %r4, %r1, WARP_SZ;"]
+    {
+        parse("sm_90", form).unwrap_or_else(|e| panic!("{form}: {e}"));
+    }
+}
+
+/// A declared register hides the special register of its name, of which `ptxas` then takes `.x` for a part.
+#[test]
+fn parts_of_a_register() {
+    let hidden = "{ .reg .b32 %tid; mov.u32 %tid, %tid.x; }";
+    let error = parse("sm_90", hidden).expect_err("a part of a register");
+    assert!(error.contains("`%tid` is declared here"), "{error}");
 }
