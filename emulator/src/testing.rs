@@ -16,7 +16,7 @@ impl Program {
     /// Parses a body; panics where the text is refused.
     pub(crate) fn new(body: &str) -> Program {
         let text = format!(
-            ".version 8.6\n.target sm_90\n.address_size 64\n\
+            ".version 8.8\n.target sm_90a\n.address_size 64\n\
              .entry k(.param .u64 out, .param .u32 a, .param .u32 b, .param .u32 c) {{\n\
              .reg .b32 %a, %b, %c, %d;\n.reg .f32 %fa, %fb, %fc, %fd;\n.reg .b64 %x, %y;\n.reg .pred %p, %q;\n\
              {body}\n}}\n"

@@ -67,6 +67,8 @@ pub(crate) struct Body<'s> {
     pub(super) frame: Option<Frame>,
     /// Architecture that the module is written for.
     pub(crate) sm: u32,
+    /// Whether its target has instructions of its own (`sm_90a`).
+    pub(crate) specific: bool,
 }
 
 pub(super) fn class_index(class: Class) -> usize {
@@ -110,6 +112,7 @@ impl<'s> Body<'s> {
             allocates: false,
             frame: None,
             sm: scene.tree.sm,
+            specific: scene.tree.specific,
         };
         body.scopes.open_function();
         for param in &entry.params {

@@ -113,6 +113,9 @@ fn nanosleep(f: &mut Form<'_, '_>) -> Lowered {
 
 /// How many registers a thread has makes no difference here; the number and who asks for it are checked.
 fn setmaxnreg(f: &mut Form<'_, '_>) -> Lowered {
+    if !f.body.specific {
+        return Err(f.fault(format!("`setmaxnreg` needs sm_{}a", f.body.sm)));
+    }
     let count = f.integer()?;
     if !(24..=256).contains(&count) || count % 8 != 0 {
         return Err(f.fault(format!("{count} registers are no multiple of 8 from 24 to 256")));
@@ -161,7 +164,7 @@ mod tests {
             "pmevent.mask 65536",
         ] {
             let text = format!(
-                ".version 8.0\n.target sm_90\n.address_size 64\n.entry k() {{ {text}; ret; }}"
+                ".version 8.0\n.target sm_90a\n.address_size 64\n.entry k() {{ {text}; ret; }}"
             );
             let told = Module::parse("k.ptx", &text).unwrap_err().to_string();
             assert!(

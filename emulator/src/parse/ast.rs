@@ -7,6 +7,8 @@ use crate::types::{Space, Type};
 pub(crate) struct Tree<'s> {
     /// `.target sm_90` as 90.
     pub(crate) sm: u32,
+    /// Whether the target has instructions of its own: `sm_90a`.
+    pub(crate) specific: bool,
     /// Variables declared outside functions.
     pub(crate) variables: Vec<Variable<'s>>,
     /// Entries and device functions, in order.

@@ -15,16 +15,16 @@ use crate::types::Space;
 /// Parses a whole file.
 pub(crate) fn parse(text: &str) -> Result<Tree<'_>, Fault> {
     let mut cursor = Cursor::new(lex(text)?);
-    let sm = header(&mut cursor)?;
-    let mut tree = Tree { sm, variables: Vec::new(), functions: Vec::new() };
+    let (sm, specific) = header(&mut cursor)?;
+    let mut tree = Tree { sm, specific, variables: Vec::new(), functions: Vec::new() };
     while cursor.peek() != Token::End {
         item(&mut cursor, &mut tree)?;
     }
     Ok(tree)
 }
 
-/// `.version`, `.target` and `.address_size`, in this order.
-fn header(cursor: &mut Cursor<'_>) -> Result<u32, Fault> {
+/// `.version`, `.target` and `.address_size`, in this order. Gives 90 for `sm_90`, and whether an `a` or `f` follows.
+fn header(cursor: &mut Cursor<'_>) -> Result<(u32, bool), Fault> {
     cursor.expect_dot("version")?;
     let version = match cursor.next() {
         Token::Double(bits) => f64::from_bits(bits),
@@ -45,7 +45,7 @@ fn header(cursor: &mut Cursor<'_>) -> Result<u32, Fault> {
     }
     cursor.expect_dot("address_size")?;
     match cursor.next() {
-        Token::Int(64) => Ok(sm),
+        Token::Int(64) => Ok((sm, target.ends_with(['a', 'f']))),
         _ => Err(cursor.fault("only `.address_size 64` is supported")),
     }
 }

@@ -205,8 +205,10 @@ fn one(from: Type, to: Type, modifiers: &str, expected: impl Fn(u64) -> u64) {
         |row| in_register(expected(row[0]), to, register),
         |got, want| to.same(got, want),
     );
-    // A wider register for integers, as nvcc and hand-written kernels use them.
-    if let Int { width: ..32, .. } = to {
+    // A wider register for integers, as nvcc and hand-written kernels use them; ptxas 13.0 has none for bf16.
+    if let Int { width: ..32, .. } = to
+        && from != Type::Brain
+    {
         let kernel = Kernel { result: "b32", ..kernel };
         check(&kernel, &rows, |row| in_register(expected(row[0]), to, 32), |got, want| got == want);
     }

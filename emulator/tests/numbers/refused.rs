@@ -64,6 +64,10 @@ fn forms_of_later_targets() {
         "add.f32.f16 %f4, %h1, %f2;",
         "fma.rz.f32.bf16 %f4, %h1, %h2, %f3;",
     ];
+    // `sm_90a` has what `sm_90` has not.
+    let own = ["setmaxnreg.inc.sync.aligned.u32 240;"];
+    refused("sm_90", &own);
+    parse("sm_90a", own[0]).unwrap_or_else(|e| panic!("{e}"));
     refused("sm_90", &latest);
     for instruction in latest {
         parse("sm_100", instruction).unwrap_or_else(|e| panic!("{instruction}: {e}"));
