@@ -123,6 +123,11 @@ fn variables(scene: &Scene<'_>) -> Result<Vec<Variable>, Fault> {
                     let target = index_of(name).filter(|_| element == 8);
                     let message = || format!("`{name}` is not a variable whose address fits here");
                     let target = target.ok_or_else(|| Fault::new(variable.line, message()))?;
+                    if target >= list.len() {
+                        let message =
+                            format!("`{name}` is not declared before its address is taken");
+                        return Err(Fault::new(variable.line, message));
+                    }
                     pointers.push((image.len(), target, offset));
                     image.extend_from_slice(&[0; 8]);
                 }

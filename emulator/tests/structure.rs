@@ -131,6 +131,8 @@ fn what_is_unknown_is_named() {
             .contains("`.frobnicate` may not follow `mbarrier`")
     );
     assert!(refused(&kernel_with(".frob 7;", "")).contains("unknown directive `.frob`"));
+    let later = ".global .u64 pointer = word;\n.global .u32 word = 5;";
+    assert!(refused(&kernel_with(later, "")).contains("`word` is not declared before"));
 }
 
 #[test]
