@@ -203,8 +203,7 @@ const TEMPLATES: &[&str] = &[
     "vset.u32.s32.le R.b2, R, R.b0, R;",
     "vabsdiff4.u32.u32.s32.add R.b310, R.b7610, R.b0123, R;",
     "vavrg2.s32.s32.u32.sat R, R.h31, R, R;",
-    "fma.rm.relu.bf16x2 R, R, R, R;",
-    "addc.s16 H, H, H;",
+    "fma.rn.relu.bf16x2 R, R, R, R;",
     "cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.add.u64 [S], [S], 16, [S];",
     "cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.min.s32 [S], [S], R, [S];",
     "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [S], [A], 16, [S], H;",
@@ -246,7 +245,7 @@ impl Program {
     /// A program of `count` instructions from these templates.
     fn of(u: &mut Unstructured<'_>, count: usize, templates: &[&str]) -> arbitrary::Result<Self> {
         let mut text = String::from(
-            ".version 8.6\n.target sm_90\n.address_size 64\n.extern .shared .align 16 .b8 dynamic[];\n\
+            ".version 8.6\n.target sm_90a\n.address_size 64\n.extern .shared .align 16 .b8 dynamic[];\n\
              .extern .func (.param .b32 r) vprintf (.param .b64 f, .param .b64 a);\n\
              .global .align 1 .b8 $format[16] = {37, 100, 32, 37, 53, 46, 50, 102, 32, 37, 115, 37, 108, 120, 10, 0};\n\
              .func (.param .b32 o) grow (.param .b32 i)\n{\n.reg .b32 %x, %at;\nld.param.b32 %x, [i];\n\
