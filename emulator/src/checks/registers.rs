@@ -28,7 +28,9 @@ pub(crate) fn check_reads(
     let track = &kernel.tracks[tracked as usize];
     let guard = track.guard.iter().map(|r| (r, active, true));
     for (&register, reading, guards) in guard.chain(track.reads.iter().map(|r| (r, mask, false))) {
-        let missing = reading & !warp.written[register as usize];
+        let written = warp.written[register as usize];
+        warp.whole.set(register, written | !warp.present == ALL);
+        let missing = reading & !written;
         if missing != 0 {
             let name = &kernel.tracked[register as usize];
             let message = format!("read of register {name}, which was never written on this path");

@@ -33,9 +33,9 @@ pub(crate) struct Issued {
     pub(crate) data: [[u32; 4]; LANES],
     /// Bytes of each lane that are undefined, bit by bit, if any are.
     undefined: Option<Box<Lanes<u32>>>,
-    /// The group of each lane's copy, [`OPEN`] before it is committed.
+    /// The group of each lane's copy, [`OPEN`] before it is committed. Of no meaning before any is.
     groups: [u32; LANES],
-    /// Least and greatest of them.
+    /// Least and greatest of them, or [`OPEN`].
     span: (u32, u32),
     /// Lanes whose copy is not committed.
     open: Mask,
@@ -72,6 +72,8 @@ pub(crate) struct Copies {
     span: (u32, u32),
     /// Instructions that have issued copies.
     count: u64,
+    /// Copies with a lower number are all committed.
+    open_from: u64,
     arrivals: Vec<Arrival>,
     pub(crate) bytes_in_flight: u64,
 }
@@ -271,7 +273,7 @@ impl Copies {
             }
             (entry.sources, entry.sources_span) = (sources, from.span);
         }
-        (entry.groups, entry.span) = ([OPEN; LANES], (OPEN, OPEN));
+        entry.span = (OPEN, OPEN);
         (entry.site, entry.pattern) = (site, pattern);
         (entry.mask, entry.open) = (mask, mask);
         entry.number = self.count;
@@ -284,11 +286,15 @@ impl Copies {
     #[inline(always)]
     pub(crate) fn commit(&mut self, mask: Mask) {
         // The newest copies are the open ones; older entries may hold some too where lanes went apart.
-        for entry in self.issued.iter_mut().rev() {
+        let open_from = self.open_from;
+        for entry in self.issued.iter_mut().rev().take_while(|entry| entry.number >= open_from) {
             let closing = entry.open & mask;
             if closing == ALL {
                 (entry.groups, entry.span) = (self.committed, self.span);
             } else if closing != 0 {
+                if entry.span.0 == OPEN {
+                    entry.groups = [OPEN; LANES];
+                }
                 for lane in 0..LANES {
                     let group = entry.groups[lane];
                     entry.groups[lane] =
@@ -301,8 +307,11 @@ impl Copies {
         for lane in 0..LANES {
             self.committed[lane] += mask >> lane & 1;
         }
-        self.span =
-            if mask == ALL { (self.span.0 + 1, self.span.1 + 1) } else { span(&self.committed) };
+        if mask == ALL {
+            (self.span, self.open_from) = ((self.span.0 + 1, self.span.1 + 1), self.count);
+        } else {
+            self.span = span(&self.committed);
+        }
     }
 
     /// Whether no copy is in flight.
@@ -343,10 +352,15 @@ impl Copies {
             limits[lane] = self.committed[lane].saturating_sub(kept);
         }
         let (least, most) = (self.span.0.saturating_sub(kept), self.span.1.saturating_sub(kept));
-        for entry in &mut self.issued {
+        let (mut landed_first, mut landed_apart) = (0, false);
+        for (index, entry) in self.issued.iter_mut().enumerate() {
             let mut landing = entry.empty;
             if newest.is_some() {
                 landing = if entry.span.0 >= most {
+                    // Where all lanes copy, what they copy later is of no earlier groups.
+                    if entry.mask == ALL {
+                        break;
+                    }
                     0
                 } else if entry.span.1 < least {
                     ALL
@@ -360,8 +374,15 @@ impl Copies {
                 landed(entry, landing);
                 self.bytes_in_flight -= entry.bytes() as u64 * u64::from(landing.count_ones());
             }
+            if entry.mask == 0 {
+                landed_apart |= landed_first != index;
+                landed_first += usize::from(landed_first == index);
+            }
         }
-        self.spare.extend(self.issued.extract_if(.., |entry| entry.mask == 0));
+        self.spare.extend(self.issued.drain(..landed_first));
+        if landed_apart {
+            self.spare.extend(self.issued.extract_if(.., |entry| entry.mask == 0));
+        }
     }
 
     /// Lets the copies that the lane has issued so far arrive at an mbarrier when they have landed.

@@ -123,6 +123,8 @@ pub(crate) struct Copied<'p> {
     pub(crate) from: u64,
     /// Where its sources would begin if all copies of its strand moved on as they last have.
     pub(crate) next: u64,
+    /// Whether it begins there, or is not the first of its strand.
+    pub(crate) expected: bool,
     /// To be given to [`Patterns::of_copied`] when it lands.
     pub(crate) kept: kept::Kept,
 }
@@ -249,6 +251,7 @@ impl Patterns {
             by_site.get_mut(site as usize)?.as_mut()?.as_chunks_mut().0;
         let [target, source] = ways.get_mut(Slot::of(site, warp).way as usize / 2)?;
         let (target, source) = (target.as_deref_mut()?, source.as_deref_mut()?);
+        let mut expected = true;
         if !goes_on {
             let lane = mask.trailing_zeros() as usize;
             let bases = [to.base(regs, lane), from.base(regs, lane)];
@@ -257,8 +260,9 @@ impl Patterns {
             {
                 return None;
             }
-            source.moved = from.from(bases[1]).wrapping_sub(source.last);
-            source.last = from.from(bases[1]);
+            let first = from.from(bases[1]);
+            expected = first == source.last.wrapping_add(source.moved);
+            (source.moved, source.last) = (first.wrapping_sub(source.last), first);
             *latest = Latest { strand, mask, site, bases };
         }
         let [base_to, base_from] = latest.bases;
@@ -268,7 +272,7 @@ impl Patterns {
         }
         let (next, kept) =
             (first_from.wrapping_add(source.moved), kept::Kept::new(&target.id, site));
-        Some(Copied { target, source, to: first_to, from: first_from, next, kept })
+        Some(Copied { target, source, to: first_to, from: first_from, next, expected, kept })
     }
 
     /// The pattern of what a copy writes, lanes of a mask, and the first offset.

@@ -154,28 +154,25 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
     // First of the instructions that are not in the tally yet.
     let mut start = pc;
     while left > 0 && pc < limit {
-        // Instructions without guard, one after the other, are all that most kernels run.
         let most = u32::try_from(left).unwrap_or(u32::MAX).min(limit - pc);
         let [plain, unguarded] = code[pc as usize].plain.map(u32::from);
-        let unguarded = if tainted { 0 } else { unguarded.min(most) };
-        let (mut flow, mut tracked) = (Flow::Next, false);
-        if unguarded != 0 {
-            let stretch = &code[pc as usize..(pc + unguarded) as usize];
-            let done;
-            (done, flow, tracked) = if check_registers && plain < unguarded {
-                run_tracked(warp, env, stretch, active)
-            } else {
-                run_plain(warp, env, stretch, active)
-            };
-            pc += done;
-            left -= u64::from(done);
-            if flow == Flow::Next && (left == 0 || pc >= limit) {
+        let mut ran = Ran { done: 0, flow: Flow::Next, mask: active, tracked: false };
+        if !tainted {
+            let behind = code.len().min((pc + most) as usize);
+            ran = run_plain(warp, env, &code[pc as usize..behind], active, check_registers);
+            if ran.done == 0 && ran.flow == Flow::Next && plain < unguarded {
+                let stretch = &code[pc as usize..(pc + unguarded.min(most)) as usize];
+                ran = run_tracked(warp, env, stretch, active);
+            }
+            pc += ran.done;
+            left -= u64::from(ran.done);
+            if ran.flow == Flow::Next && (left == 0 || pc >= limit) {
                 break;
             }
         }
         left -= 1;
         let inst = &code[pc as usize];
-        let mut mask = active;
+        let Ran { mut flow, mut mask, mut tracked, .. } = ran;
         if flow == Flow::Next {
             mask &= warp.regs.pred(inst.guard, inst.flip);
             tracked = (inst.tracked != UNTRACKED && check_registers) | tainted;
@@ -183,12 +180,8 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
                 pause = Pause::Fault(pc);
                 break;
             }
-            if mask == 0 {
-                env.tally.take_back(pc, (1, threads));
-            } else {
-                if mask != active {
-                    env.tally.take_back(pc, (0, (active & !mask).count_ones()));
-                }
+            take_back(env, inst, (active, mask));
+            if mask != 0 {
                 flow = inst.execute(warp, mask, env);
             }
         }
@@ -247,88 +240,139 @@ fn run_group(warp: &mut Warp, env: &mut Env<'_>, index: usize, end: u64) -> Paus
     pause
 }
 
-/// Runs instructions that have no guard and no checks. Gives how many there were before one that does not simply lead to the
-/// next, what that one asks for, and whether its registers are tracked. A function of its own, so that the processor's registers
-/// hold all it needs.
+/// What was run: so many instructions, and behind them one that does not simply lead to the next, or one that has still to be run.
+struct Ran {
+    done: u32,
+    /// What the instruction behind asks for, if it has been run.
+    flow: Flow,
+    /// The lanes that have run it, or may.
+    mask: Mask,
+    /// Whether its registers are tracked.
+    tracked: bool,
+}
+
+/// Of what an instruction counts for, takes back the lanes that its guard leaves out.
+#[inline(always)]
+fn take_back(env: &mut Env<'_>, inst: &Inst, (active, mask): (Mask, Mask)) {
+    if mask != active {
+        env.tally.take_back(inst.site, (u32::from(mask == 0), (active & !mask).count_ones()));
+    }
+}
+
+/// Runs instructions up to those whose registers are tracked and have to be looked at, if they are to be `checked`. A function of its own, so that the processor's registers hold all it needs.
 #[inline(never)]
-fn run_plain(warp: &mut Warp, env: &mut Env<'_>, code: &[Inst], active: Mask) -> (u32, Flow, bool) {
-    let mut rest = code;
-    while let [inst, behind @ ..] = rest {
-        if active == ALL
-            && let Some(behind) = run_series(warp, env, rest)
-        {
-            rest = behind;
+fn run_plain(
+    warp: &mut Warp,
+    env: &mut Env<'_>,
+    code: &[Inst],
+    active: Mask,
+    checked: bool,
+) -> Ran {
+    let tracks = env.launch.kernel.tracks.as_slice();
+    let ran = |at: usize, flow, mask| {
+        let tracked = checked && code.get(at).is_some_and(|inst| inst.tracked != UNTRACKED);
+        Ran { done: at as u32, flow, mask, tracked }
+    };
+    let mut at = 0;
+    while let Some(inst) = code.get(at) {
+        let [untracked, plain] = inst.plain.map(usize::from);
+        if checked && (untracked < plain || plain == 0) {
+            // Where all lanes have written all registers, there is nothing to be found or noted.
+            let first = code.get(at + untracked).and_then(|inst| tracks.get(inst.tracked as usize));
+            if first.is_some_and(|track| !warp.whole.contains(track.ahead)) {
+                break;
+            }
+        }
+        if plain != 0 {
+            let mut rest = &code[at..code.len().min(at + plain)];
+            at += rest.len();
+            while let [inst, behind @ ..] = rest {
+                if inst.series.is_some()
+                    && active == ALL
+                    && let Some(behind) = run_series(warp, env, rest)
+                {
+                    rest = behind;
+                    continue;
+                }
+                let flow = inst.execute(warp, active, env);
+                if flow != Flow::Next {
+                    return ran(at - rest.len(), flow, active);
+                }
+                rest = behind;
+            }
             continue;
         }
-        let flow = inst.execute(warp, active, env);
-        if flow != Flow::Next {
-            return (inst.site - code[0].site, flow, false);
+        let mask = active & warp.regs.pred(inst.guard, inst.flip);
+        take_back(env, inst, (active, mask));
+        if mask != 0 {
+            let flow = inst.execute(warp, mask, env);
+            if flow != Flow::Next {
+                return ran(at, flow, mask);
+            }
         }
-        rest = behind;
+        at += 1;
     }
-    (code.len() as u32, Flow::Next, false)
+    ran(at, Flow::Next, active)
 }
 
 /// Runs the instructions that come first and can be run together, for all lanes. Gives what is behind them, if there are any.
 #[inline(always)]
 fn run_series<'c>(warp: &mut Warp, env: &Env<'_>, code: &'c [Inst]) -> Option<&'c [Inst]> {
     let (index, count) = code.first()?.series?;
+    let count = usize::from(count.get());
     match &env.launch.kernel.series[usize::from(index)] {
         Series::Each(each) => {
-            let (series, behind) = code.split_at(code.len().min(count.get().into()));
+            let (series, behind) = code.split_at(code.len().min(count));
             Inst::execute_each(*each, warp, series);
             Some(behind)
         }
         Series::Sums(sums) => {
-            let behind = code.get(usize::from(count.get())..)?;
+            let behind = code.get(count..)?;
             wide::add_up(&mut warp.regs.words, sums);
             Some(behind)
         }
     }
 }
 
-/// As [`run_plain`], where registers are tracked; ends before one is read that some lanes have not written.
+/// Runs instructions without guard, of which the registers of some are tracked; ends before one is read that some lanes have not
+/// written.
 #[inline(never)]
-fn run_tracked(
-    warp: &mut Warp,
-    env: &mut Env<'_>,
-    code: &[Inst],
-    active: Mask,
-) -> (u32, Flow, bool) {
+fn run_tracked(warp: &mut Warp, env: &mut Env<'_>, code: &[Inst], active: Mask) -> Ran {
     let tracks = env.launch.kernel.tracks.as_slice();
     let mut at = 0;
+    let ran = |at: usize, flow, tracked| Ran { done: at as u32, flow, mask: active, tracked };
     while let Some(inst) = code.get(at) {
         let untracked = usize::from(inst.plain[0]);
         if untracked != 0 {
             let behind = code.len().min(at + untracked);
-            let (done, flow, _) = run_plain(warp, env, &code[at..behind], active);
+            let Ran { done, flow, .. } = run_plain(warp, env, &code[at..behind], active, false);
             at += done as usize;
             if flow != Flow::Next {
-                return (at as u32, flow, false);
+                return ran(at, flow, false);
             }
             continue;
         }
         let track = tracks.get(inst.tracked as usize);
         if track.is_some_and(|track| warp.whole.contains(track.ahead)) {
             // All lanes have written all of them, so that there is nothing to be found or noted.
-            let (done, flow, _) = run_plain(warp, env, &code[at..], active);
+            let Ran { done, flow, .. } = run_plain(warp, env, &code[at..], active, false);
             let last = code.get(at + done as usize);
             let tracked = last.is_some_and(|inst| inst.tracked != UNTRACKED);
-            return (at as u32 + done, flow, tracked);
+            return ran(at + done as usize, flow, tracked);
         }
         if track.is_some_and(|track| !registers::are_written(warp, track, active)) {
-            return (at as u32, Flow::Next, false);
+            return ran(at, Flow::Next, false);
         }
         let flow = inst.execute(warp, active, env);
         if flow != Flow::Next {
-            return (at as u32, flow, track.is_some());
+            return ran(at, flow, track.is_some());
         }
         if let Some(track) = track {
             registers::note(warp, env, track, active);
         }
         at += 1;
     }
-    (code.len() as u32, Flow::Next, false)
+    ran(code.len(), Flow::Next, false)
 }
 
 /// Splits a group after an instruction that its lanes leave in different ways.

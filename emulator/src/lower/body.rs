@@ -419,12 +419,11 @@ impl<'s> Body<'s> {
             return Ok(());
         }
         let guarded = ins.guard.is_some();
-        let proves = !guarded && !partial;
         let passage = Passage::of(pattern.class, ins.opcode, &ins.modifiers);
         let falls = falls || guarded;
         let loads = loaded_bytes(ins);
         let meta =
-            Meta { reads, writes, passage, loads, guarded, proves, targets, falls, term, strand };
+            Meta { reads, writes, passage, loads, guarded, partial, targets, falls, term, strand };
         self.push(inst, ins.line, pattern.class, meta);
         Ok(())
     }

@@ -81,8 +81,8 @@ pub(crate) struct Track {
     pub(crate) writes: Vec<u32>,
     pub(crate) read_set: Tracked,
     pub(crate) write_set: Tracked,
-    /// What the instructions without guard from here on read and write, up to the next with one; never all in a set if one of them
-    /// may leave a lane without a defined result.
+    /// What the instructions without guard from here on read and write, up to the next with one, or what this one does if it has one; never
+    /// all in a set if one of them may leave a lane without a defined result.
     pub(crate) ahead: Tracked,
 }
 

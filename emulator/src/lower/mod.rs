@@ -155,7 +155,8 @@ fn tracks(body: &mut Body<'_>, plan: &Plan) -> Vec<Track> {
             inst.tracked = tracks.len() as u32;
             let (read_set, write_set) = (Tracked::new(&reads), Tracked::new(&writes));
             let ahead = read_set.joined(write_set);
-            let ahead = if meta.proves { ahead } else { ahead.with_others() };
+            let ahead = ahead.joined(Tracked::new(guard.as_slice()));
+            let ahead = if meta.partial { ahead.with_others() } else { ahead };
             tracks.push(Track { guard, reads, writes, read_set, write_set, ahead });
         }
         let plain = !meta.guarded && inst.tracked == UNTRACKED;

@@ -21,8 +21,8 @@ pub(crate) struct Meta {
     pub(crate) loads: u32,
     /// Whether it has a guard.
     pub(crate) guarded: bool,
-    /// Whether its writes are certain: no guard, and a defined result in every lane.
-    pub(crate) proves: bool,
+    /// Whether it may leave a lane without a defined result.
+    pub(crate) partial: bool,
     /// Program counters that it may branch to.
     pub(crate) targets: Vec<u32>,
     /// Whether the next instruction may follow.
@@ -31,6 +31,13 @@ pub(crate) struct Meta {
     pub(crate) term: Option<Term>,
     /// The strand of accesses that it may belong to.
     pub(crate) strand: Option<Strand>,
+}
+
+impl Meta {
+    /// Whether its writes are certain: no guard, and a defined result in every lane.
+    fn proves(&self) -> bool {
+        !self.guarded && !self.partial
+    }
 }
 
 /// The result for a body.
@@ -133,7 +140,7 @@ fn unproven(metas: &[Meta], roots: &[u32], registers: usize) -> Set {
     while let Some(index) = work.pop() {
         let block = &blocks[index];
         let mut state = entering[index].clone();
-        for meta in metas[block.start..block.end].iter().filter(|m| m.proves) {
+        for meta in metas[block.start..block.end].iter().filter(|m| m.proves()) {
             for &written in &meta.writes {
                 state.insert(written);
             }
@@ -151,7 +158,7 @@ fn unproven(metas: &[Meta], roots: &[u32], registers: usize) -> Set {
             for &read in meta.reads.iter().filter(|&&r| !state.contains(r)) {
                 found.insert(read);
             }
-            for &written in meta.writes.iter().filter(|_| meta.proves) {
+            for &written in meta.writes.iter().filter(|_| meta.proves()) {
                 state.insert(written);
             }
         }

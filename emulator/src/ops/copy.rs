@@ -230,7 +230,7 @@ fn copy_known<const BYTES: usize, const WORDS: usize>(
     let made = Made::by(inst, warp.index, mask, BYTES as u64);
     let places = (destination(inst), Address::of(inst));
     let copied = patterns.recognised_copy(&warp.regs, made, places)?;
-    let Copied { target, source, to, from, next, kept } = copied;
+    let Copied { target, source, to, from, next, expected, kept } = copied;
     let (memory, mut hint) = (Memory { launch, shared, local: None }, source.hint);
     let spots = target.form().spots::<BYTES>(to, shared.base, shared.bytes)?;
     let (region, sources) =
@@ -244,7 +244,9 @@ fn copy_known<const BYTES: usize, const WORDS: usize>(
         }
     };
     fetch(next);
-    fetch_ahead(warp, inst, mask, &launch.kernel.code, fetch);
+    if !expected {
+        fetch_ahead(warp, inst, mask, &launch.kernel.code, fetch);
+    }
     if checked
         && (mask & !shared.permits(spots, Access::Store) != 0
             || mask & !region.permits(sources, Access::Load) != 0)
