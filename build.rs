@@ -40,6 +40,9 @@ fn decode(d: u32, kv: &'static str) -> Variant {
     let elem_bytes = if kv == "f32" { 4 } else { 2 };
     // All but two tiles of the ring are on their way at least: 48 KB in 8 CTAs of a multiprocessor.
     let stages = 1 + (48_u32 << 10).div_ceil(8 * 2 * 16 * d * elem_bytes);
+    // Rows of K lie 32 bytes apart from a multiple of 64; those of V too where a copy takes parts of eight rows.
+    let (k_row_bytes, v_row_bytes) =
+        (elem_bytes * d + 32, elem_bytes * d + elem_bytes * d % 128 / 2);
     // A lane's dims: the most that one load brings for all lanes, then what is left.
     let widths = core::iter::repeat_n(4, d as usize / 128)
         .chain((d / 64 % 2 == 1).then_some(2))
@@ -53,7 +56,7 @@ fn decode(d: u32, kv: &'static str) -> Variant {
         template: "decode",
         suffix: format!("d{d}_{kv}"),
         threads: 32 * warps,
-        shared_bytes: stages * 2 * 16 * (elem_bytes * d + 16),
+        shared_bytes: stages * 16 * (k_row_bytes + v_row_bytes),
         warp_shared_bytes: 4 * heads * (d + 16),
         resident_ctas: if d > 64 { 2 } else { 3 },
         values: context! {
@@ -62,11 +65,28 @@ fn decode(d: u32, kv: &'static str) -> Variant {
     }
 }
 
+/// Bytes of a row of a tile of `decode_mma`: where registers are scarce, rows are longer instead of interleaved in more ways.
+fn mma_row_bytes(d: u32, head_tiles: u32) -> u32 {
+    2 * d + if d * head_tiles > 448 { 32 } else { 0 }
+}
+
 /// `decode_mma` for 8 or 16 query heads of a KV head: warps with a ring of stages each, a stage one tile of K and one of V.
 fn decode_mma(d: u32, kv: &'static str, head_tiles: u32) -> Variant {
-    let (warps, stages) = (2, 3);
-    let shared_bytes = warps * stages * 2 * 16 * (2 * d + 16);
-    let by_registers = if head_tiles == 1 { 8 } else { 6 };
+    // Four warps share the tokens of a unit, so that a lone sequence is fast, where their rings leave room for other CTAs.
+    let (warps, stages) = match d {
+        ..=32 => (4, 3),
+        ..=128 => (4, 2),
+        _ if d * head_tiles <= 448 => (2, 3),
+        _ => (2, 2),
+    };
+    let shared_bytes = warps * stages * 2 * 16 * mma_row_bytes(d, head_tiles);
+    let by_registers = match (d, head_tiles) {
+        (..=64, _) => 4,
+        (..=128, 1) => 3,
+        (..=128, _) => 2,
+        (_, 1) => 8,
+        _ => 6,
+    };
     let resident_ctas = (SHARED_BYTES / (shared_bytes + SHARED_BYTES_PER_CTA)).min(by_registers);
     Variant {
         template: "decode_mma",
@@ -90,7 +110,7 @@ fn decode_mma_wide(d: u32, kv: &'static str) -> Variant {
         template: "decode_mma",
         suffix: format!("d{d}_{kv}_wide"),
         threads: 32 * warps,
-        shared_bytes: stages * 2 * 16 * (2 * d + 16),
+        shared_bytes: stages * 2 * 16 * mma_row_bytes(d, head_tiles),
         warp_shared_bytes: 0,
         resident_ctas: 1,
         values: context! {

@@ -41,16 +41,22 @@ pub(crate) struct ChunkRule {
 }
 
 impl ChunkRule {
-    /// The rule for a head configuration.
+    /// The rule for a head configuration, on the tensor cores or not.
     ///
-    /// A sequence has `num_kv_heads` times as many units as chunks, so more KV heads ask for fewer chunks: with 8
-    /// of them 1,024 tokens make 8 chunks, 4,096 make 16, none more than 64. A chunk has 128 tokens or more.
-    pub fn of(num_kv_heads: u32) -> Self {
+    /// A sequence has `num_kv_heads` times as many units as chunks, so more KV heads ask for fewer chunks. On the tensor cores
+    /// a chunk has 512 tokens or more: with 8 KV heads 1,024 tokens make 2 chunks, 4,096 and 8,192 make 8, none more than 32. On the
+    /// CUDA cores, which take longer for a tile, it has 128 or more: 1,024 tokens make 8 chunks, 4,096 make 16, none more than 64.
+    ///
+    /// Chosen by time on an H200 among seven rules and shapes from one sequence of 256 tokens to 256 of 1,024 and 64 of 8,192
+    /// (`benches/README.md`): a unit costs several microseconds beside its tokens, and a lone short sequence wants many.
+    pub fn of(num_kv_heads: u32, tensor_cores: bool) -> Self {
         let log2_heads = num_kv_heads.max(1).ilog2();
-        Self {
-            bias: log2_heads.saturating_sub(3),
-            cap: 8_u32.saturating_sub(log2_heads).clamp(4, 7),
-            min: 3,
+        let (bias, cap) =
+            (log2_heads.saturating_sub(3), 8_u32.saturating_sub(log2_heads).clamp(4, 7));
+        if tensor_cores {
+            Self { bias: bias + 3, cap: cap - 1, min: 5 }
+        } else {
+            Self { bias: bias + 1, cap, min: 3 }
         }
     }
 
@@ -178,7 +184,7 @@ impl KernelPlan {
         let (warps, passes) = heads_per_warp.map_or((most, 1), |heads| {
             (group_size.div_ceil(heads).clamp(1, most), group_size.div_ceil(most * heads).max(1))
         });
-        let rule = ChunkRule::of(num_kv_heads);
+        let rule = ChunkRule::of(num_kv_heads, tensor_cores);
         Ok(Self {
             kernel,
             threads: 32 * warps,
@@ -288,20 +294,31 @@ impl KernelPlan {
 mod tests {
     use super::*;
 
-    const RULES: [u32; 7] = [1, 2, 3, 8, 32, 71, 65_535];
+    const RULES: [(u32, bool); 10] = [
+        (1, true),
+        (2, true),
+        (8, true),
+        (71, true),
+        (65_535, true),
+        (1, false),
+        (3, false),
+        (8, false),
+        (32, false),
+        (65_535, false),
+    ];
 
     #[test]
     fn chunks_are_those_that_the_documentation_names() {
-        let rule = ChunkRule::of(8);
-        let chunks =
-            [0, 1, 128, 129, 1_024, 4_096, 32_768, 65_000, 1 << 20].map(|len| rule.chunks(len));
-        assert_eq!(chunks, [1, 1, 1, 2, 8, 16, 32, 64, 32]);
+        let lens = [0, 1, 128, 129, 512, 513, 1_024, 4_096, 8_192, 32_768, 65_000, 1 << 20];
+        let chunks = |tensor_cores| lens.map(|len| ChunkRule::of(8, tensor_cores).chunks(len));
+        assert_eq!(chunks(true), [1, 1, 1, 1, 1, 2, 2, 8, 8, 16, 32, 16]);
+        assert_eq!(chunks(false), [1, 1, 1, 2, 4, 5, 8, 16, 16, 32, 64, 32]);
     }
 
     #[test]
     fn no_length_has_more_chunks_than_the_maximum_up_to_it() {
-        for heads in RULES {
-            let rule = ChunkRule::of(heads);
+        for (heads, tensor_cores) in RULES {
+            let rule = ChunkRule::of(heads, tensor_cores);
             let mut most = 1;
             for len in (0..40_000).chain((40_000..3_000_000).step_by(4_099)) {
                 most = most.max(rule.chunks(len));
@@ -316,8 +333,8 @@ mod tests {
 
     #[test]
     fn chunks_of_the_longest_sequence_do_not_overflow() {
-        for heads in RULES {
-            let rule = ChunkRule::of(heads);
+        for (heads, tensor_cores) in RULES {
+            let rule = ChunkRule::of(heads, tensor_cores);
             assert!(rule.max_chunks(MAX_LEN as u32) <= 2 << rule.cap, "{heads} heads");
         }
     }
@@ -355,11 +372,12 @@ mod tests {
     fn every_group_size_and_head_dim_has_a_kernel_for_the_tensor_cores() {
         for dtype in [Dtype::F16, Dtype::Bf16] {
             for head_dim in (8..=256).step_by(8) {
+                let straight = if head_dim <= 128 { 4 } else { 2 };
                 for (group, warps, passes) in [
-                    (1, 2, 1),
-                    (8, 2, 1),
-                    (9, 2, 1),
-                    (16, 2, 1),
+                    (1, straight, 1),
+                    (8, straight, 1),
+                    (9, straight, 1),
+                    (16, straight, 1),
                     (17, 2, 1),
                     (71, 5, 1),
                     (128, 8, 1),
@@ -413,13 +431,13 @@ mod tests {
             shared_bytes_per_cta: shared_kib << 10,
         };
         let plan = plan_for(Dtype::F16, Dtype::F16, shape(8, 128), 64);
-        assert_eq!(plan.grid(1 << 20, &device(227)).unwrap(), 132 * 4);
-        assert_eq!(plan.grid(1 << 20, &device(163)).unwrap(), 132 * 3);
+        assert_eq!(plan.grid(1 << 20, &device(227)).unwrap(), 132 * 3);
+        assert_eq!(plan.grid(1 << 20, &device(163)).unwrap(), 132 * 2);
         assert_eq!(plan.grid(1 << 20, &device(99)).unwrap(), 132);
         assert_eq!(plan.grid(5, &device(227)).unwrap(), 5);
         assert!(matches!(
             plan.grid(5, &device(48)),
-            Err(Error::TooLarge { value: 52_224, limit: 49_152, .. })
+            Err(Error::TooLarge { value: 65_536, limit: 49_152, .. })
         ));
         let largest = plan_for(Dtype::F16, Dtype::F16, shape(8, 256), 64);
         assert_eq!(largest.grid(1 << 20, &device(99)).unwrap(), 132);
@@ -435,11 +453,11 @@ mod tests {
     fn the_workspace_has_a_row_per_unit_and_query_head() {
         let plan = plan_for(Dtype::F16, Dtype::F16, shape(8, 128), 32);
         let got = plan.workspace(3, 4_096).unwrap();
-        let rows = 3 * 32 * 8 * 4; // 4,080 tokens make 32 chunks
+        let rows = 3 * 8 * 8 * 4; // 4,080 tokens make 8 chunks
         assert_eq!(
             got,
             Workspace {
-                units: 3 * 32 * 8,
+                units: 3 * 8 * 8,
                 partial_out: rows * 128,
                 partial_stat: rows * 2,
                 arrivals: 24
@@ -448,7 +466,7 @@ mod tests {
         let Layout { arrivals, partial_stat, partial_out, bytes } = got.layout().unwrap();
         assert_eq!((arrivals, partial_stat, partial_out), (0, 96, 96 + 8 * rows));
         assert_eq!(bytes, partial_out + 4 * 128 * rows);
-        let short = plan.workspace(3, 128).unwrap();
+        let short = plan.workspace(3, 512).unwrap();
         assert_eq!((short.units, short.partial_out), (24, 0));
         assert!(matches!(plan.workspace(1, 1 << 32), Err(Error::TooLarge { .. })));
         assert!(matches!(plan.workspace(1 << 31, 65_536), Err(Error::Overflow { .. })));

@@ -15,17 +15,17 @@ use pagedptx_harness::EmulatorOptions;
 use crate::any_driver::AnyDriver;
 
 const SHAPE: PoolShape =
-    PoolShape { num_blocks: 30, block_size: 16, num_kv_heads: 2, head_dim: 40 };
-const WIDTH: usize = 10;
+    PoolShape { num_blocks: 120, block_size: 16, num_kv_heads: 2, head_dim: 40 };
+const WIDTH: usize = 40;
 const NUM_SEQS: usize = 3;
 const SM_SCALE: f32 = 0.25;
 
-/// 150 tokens are two chunks.
-const LENS: [u32; NUM_SEQS] = [33, 150, 40];
+/// 550 tokens are two chunks or more.
+const LENS: [u32; NUM_SEQS] = [33, 550, 40];
 
-/// Sequence i has blocks 10 i to 10 i + 9, backwards. What lies past a sequence's tokens is no block's id.
+/// Sequence i has blocks 40 i to 40 i + 39, backwards. What lies past a sequence's tokens is no block's id.
 fn ids() -> Vec<u32> {
-    let mut ids: Vec<u32> = (0..30).map(|entry| entry / 10 * 10 + 9 - entry % 10).collect();
+    let mut ids: Vec<u32> = (0..120).map(|entry| entry / 40 * 40 + 39 - entry % 40).collect();
     for (row, len) in ids.chunks_mut(WIDTH).zip(LENS) {
         row[len.div_ceil(16) as usize..].fill(0xDEAD_BEEF);
     }
@@ -93,7 +93,7 @@ fn tables<'s, D: Driver>(
 /// Wild contents, and what is reported of them.
 fn wild() -> Vec<(&'static str, Vec<u32>, [u32; NUM_SEQS], Error)> {
     let report = |entry, seq, value| {
-        let limit = if entry == TableEntry::BlockId { 29 } else { 160 };
+        let limit = if entry == TableEntry::BlockId { 119 } else { 640 };
         Error::DeviceTable { entry, seq, value, limit }
     };
     let id = |seq, value| report(TableEntry::BlockId, seq, value);
@@ -104,18 +104,23 @@ fn wild() -> Vec<(&'static str, Vec<u32>, [u32; NUM_SEQS], Error)> {
         ids
     };
     vec![
-        ("one past the last block", with(&[(2, 30)]), LENS, id(0, 30)),
+        ("one past the last block", with(&[(2, 120)]), LENS, id(0, 120)),
         ("a negative id", with(&[(WIDTH + 7, u32::MAX)]), LENS, id(1, u32::MAX)),
         (
             "the largest of several",
-            with(&[(10, 31), (11, 1 << 31), (12, 77)]),
+            with(&[(WIDTH, 121), (WIDTH + 1, 1 << 31), (WIDTH + 2, 177)]),
             LENS,
             id(1, 1 << 31),
         ),
-        ("the first of two sequences", with(&[(10, 40), (21, 50)]), LENS, id(1, 40)),
-        ("one token too many", ids(), [161, 150, 40], len(0, 161)),
-        ("a negative length", ids(), [33, 150, (-5_i32).cast_unsigned()], len(2, u32::MAX - 4)),
-        ("a length before an id", with(&[(0, 99)]), [33, 1 << 30, 40], len(1, 1 << 30)),
+        (
+            "the first of two sequences",
+            with(&[(WIDTH, 140), (2 * WIDTH + 1, 150)]),
+            LENS,
+            id(1, 140),
+        ),
+        ("one token too many", ids(), [641, 550, 40], len(0, 641)),
+        ("a negative length", ids(), [33, 550, (-5_i32).cast_unsigned()], len(2, u32::MAX - 4)),
+        ("a length before an id", with(&[(0, 199)]), [33, 1 << 30, 40], len(1, 1 << 30)),
     ]
 }
 
@@ -141,7 +146,7 @@ fn wild_tables<T: Element>(group_size: usize, value: fn(f32) -> T) {
             let got = call.run(&tables).unwrap();
             for seq in 0..NUM_SEQS {
                 let used = lens[seq].div_ceil(16) as usize;
-                let fine = used <= WIDTH && ids[seq * WIDTH..][..used].iter().all(|id| *id < 30);
+                let fine = used <= WIDTH && ids[seq * WIDTH..][..used].iter().all(|id| *id < 120);
                 let is_reported =
                     matches!(report, Error::DeviceTable { seq: first, .. } if first == seq);
                 assert!(!(fine && is_reported), "{name}: {seq}");
@@ -180,7 +185,7 @@ fn reports_wait_and_sequences_past_the_number_are_not_read() {
     let device = device(0);
     let stream = device.stream().unwrap();
     let mut call = Call::new(&stream, 2, |value| value).unwrap();
-    let mut tables = tables(&stream, &ids(), &[33, 150, 999]).unwrap();
+    let mut tables = tables(&stream, &ids(), &[33, 550, 999]).unwrap();
     tables.set_num_seqs(2).unwrap();
     call.run(&tables).unwrap();
     assert_eq!(tables.check(), Ok(()));
@@ -191,7 +196,7 @@ fn reports_wait_and_sequences_past_the_number_are_not_read() {
     let error = tables.check().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "sequence 2 of a table on the device has length 999, the limit is 160; its results are wrong"
+        "sequence 2 of a table on the device has length 999, the limit is 640; its results are wrong"
     );
 }
 
@@ -202,13 +207,13 @@ fn buffers_that_are_too_short_are_refused() {
     let (stream, other) = (device.stream().unwrap(), device.stream().unwrap());
     let mut call = Call::new(&stream, 2, |value| value).unwrap();
     let too_short = |what, len, needed| Err(Error::TooShort { what, len, needed });
-    assert_eq!(tables(&stream, &ids()[1..], &LENS).map(|_| ()), too_short("block_table", 29, 30));
+    assert_eq!(tables(&stream, &ids()[1..], &LENS).map(|_| ()), too_short("block_table", 119, 120));
     let lens = Buffer::from_slice(&other, &LENS).unwrap();
     let mixed = DeviceTables::new(SHAPE, Buffer::from_slice(&stream, &ids()).unwrap(), lens, WIDTH);
     assert_eq!(mixed.map(|_| ()), Err(Error::OtherStream { what: "the lengths" }));
 
     let mut tables = tables(&stream, &ids(), &LENS).unwrap();
-    assert_eq!(tables.set_num_seqs(4), too_short("block_table", 30, 40));
+    assert_eq!(tables.set_num_seqs(4), too_short("block_table", 120, 160));
     assert_eq!(tables.num_seqs(), 3);
     *tables.seq_lens_mut() = Buffer::zeroed(&stream, 2).unwrap();
     let launches = device.driver().launches();

@@ -30,7 +30,7 @@ fn of(dtype: dtype::Dtype) -> Dtype {
     }
 }
 
-/// 1,000 tokens make 8 chunks, so that partial results are merged as well.
+/// 1,000 tokens make 8 chunks on the CUDA cores and 2 on the tensor cores, so that partial results are merged as well.
 fn problem((q_dtype, kv_dtype): (dtype::Dtype, dtype::Dtype)) -> Attention {
     let mut spec = Spec::decode(q_dtype, (6, 2), 72, &[17, 0, 1_000]);
     spec.kv_dtype = kv_dtype;

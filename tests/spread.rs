@@ -98,11 +98,12 @@ fn peak(counts: &[u64]) -> f64 {
     *most as f64 * counts.len() as f64 / counts.iter().sum::<u64>() as f64
 }
 
-/// One sequence of 45,000 tokens among short ones, wherever it stands in the batch, does not serialise: no CTA gets more than 1.5 times
-/// what all get on average, and no multiprocessor, with CTAs c, c + 132, ... of the grid, more than 1.15 times.
+/// One sequence of 45,000 tokens among short ones, wherever it stands in the batch, does not serialise: no CTA gets more than 1.95 times
+/// what all get on average, and no multiprocessor, with CTAs c, c + 132, ... of the grid, more than 1.42 times.
 ///
-/// Less than a chunk is never left to a CTA: with 64 tiles, the chunk of 45,118 tokens, and a mean of 50.4 the first batch has
-/// 1.27 at least, on any schedule.
+/// Less than a chunk is never left to a CTA: with 128 tiles, the chunk of 45,118 tokens, and a mean of 67 the first batch has
+/// 1.90 at least, on any schedule. Smaller chunks spread better and take longer: an H200 read this batch's K and V at 3,602 GB/s with
+/// chunks of 64 tiles at most, at 3,826 with these.
 #[test]
 fn a_long_sequence_among_short_ones_does_not_serialise() {
     let ragged = vec![4_641, 45_118, 1_730, 1_696];
@@ -112,11 +113,11 @@ fn a_long_sequence_among_short_ones_does_not_serialise() {
         lens
     };
     for (lens, cta_limit, limit) in [
-        (ragged, 1.45, 1.15),
-        (among(0, 63), 1.25, 1.08),
-        (among(20, 63), 1.25, 1.08),
-        (among(63, 63), 1.25, 1.08),
-        (among(7, 15), 1.5, 1.15),
+        (ragged, 1.95, 1.3),
+        (among(0, 63), 1.45, 1.2),
+        (among(20, 63), 1.45, 1.2),
+        (among(63, 63), 1.45, 1.2),
+        (among(7, 15), 1.7, 1.42),
     ] {
         let emulator = EmulatorDriver::new(EmulatorOptions {
             rewrites: FROM_PARAMETERS.to_vec(),
@@ -125,7 +126,7 @@ fn a_long_sequence_among_short_ones_does_not_serialise() {
         let apart = Device::new(Watched { emulator, watch: Apart::default() }).unwrap();
         let (out, tiles) = attend(&apart, &lens).unwrap();
         let counts = apart.driver().watch.0.take();
-        assert_eq!(counts.len(), 4 * NUM_MULTIPROCESSORS, "four CTAs a multiprocessor");
+        assert_eq!(counts.len(), 3 * NUM_MULTIPROCESSORS, "three CTAs a multiprocessor");
         // 16 products of Q and K, 8 of V and P: every tile of every KV head is worked on, by one CTA.
         assert_eq!(counts.iter().sum::<u64>(), 24 * tiles, "{lens:?}");
         assert!(counts.iter().all(|count| count % 24 == 0), "whole tiles");

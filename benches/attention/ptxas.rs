@@ -106,8 +106,8 @@ fn number_before(log: &str, unit: &str) -> Option<u32> {
 }
 
 /// KV bytes that copies have in flight on an SM at every point of the steady loop, at least; `ptx/README.md`, "Bytes in
-/// flight", derives it. A `g8` or `g16` ring of a warp has its stages in the CTA's dynamic shared memory: 2 of them are in
-/// flight at the least. A wide CTA shares one ring, of which all stages but 2 are; a CTA on the CUDA cores one, of which all tiles but 2 are, half
+/// flight", derives it. A warp of `g8` or `g16` has a ring of its own in the CTA's dynamic shared memory: all stages
+/// but one are in flight at the least. A wide CTA shares one ring, of which all stages but 2 are; a CTA on the CUDA cores one, of which all tiles but 2 are, half
 /// a stage each.
 pub fn bytes_in_flight(
     kernel: &KernelSource,
@@ -115,18 +115,17 @@ pub fn bytes_in_flight(
     head_dim: usize,
     figures: &BTreeMap<&'static str, Figures>,
 ) -> BTreeMap<&'static str, u32> {
-    // A row of a stage has 16 bytes more than its elements.
     let elem_bytes = if kernel.entry.ends_with("f32") { 4 } else { 2 };
     let row_bytes = elem_bytes * head_dim.next_multiple_of(32) as u32;
     let stage_bytes = 2 * 16 * row_bytes;
-    let stages = kernel.dynamic_shared_bytes / (2 * 16 * (row_bytes + 16));
     let warps = threads / 32;
     let flying = if kernel.entry.starts_with("decode_d") {
-        stages - 1
+        // Rows are 16 to 32 bytes longer than their elements.
+        kernel.dynamic_shared_bytes / (stage_bytes + 2 * 16 * 16) - 1
     } else if kernel.entry.ends_with("wide") {
-        stages - 2
+        kernel.dynamic_shared_bytes / stage_bytes - 2
     } else {
-        2 * warps
+        kernel.dynamic_shared_bytes / stage_bytes - warps
     };
     let of = |figures: &Figures| figures.warps_per_sm / warps * flying * stage_bytes;
     figures.iter().map(|(target, figures)| (*target, of(figures))).collect()

@@ -322,7 +322,7 @@ on_a_stream! {
     /// capacities, and its counters are left as they were found.
     fn a_replay_follows_lengths_through_chunks(stream) {
         const SHAPE: PoolShape =
-            PoolShape { num_blocks: 12, block_size: 64, num_kv_heads: 1, head_dim: 32 };
+            PoolShape { num_blocks: 12, block_size: 192, num_kv_heads: 1, head_dim: 32 };
         let blocks: [&[u32]; 2] = [&[3, 0, 7, 11, 5, 8], &[1, 2, 10, 4, 9, 6]];
         let elems = SHAPE.num_slots().unwrap() * SHAPE.head_dim;
         let mut pool = KvPool::new(stream, SHAPE).unwrap();
@@ -342,7 +342,7 @@ on_a_stream! {
         };
         set(&mut tables, [0, 0]);
         let mut graph = stream.capture(|| attend(&tables, &mut out)).unwrap();
-        for lens in [[1, 384], [384, 384], [128, 129], [0, 300], [384, 0], [17, 17]] {
+        for lens in [[1, 1_152], [1_152, 1_152], [512, 513], [128, 129], [0, 600], [1_152, 0], [17, 17]] {
             set(&mut tables, lens);
             graph.replay().unwrap();
             let replayed = out.to_vec().unwrap();

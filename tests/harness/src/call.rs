@@ -116,7 +116,11 @@ impl<'s, D: Driver, T: RandomElement> Call<'s, D, T> {
     /// Those of the driver.
     pub fn new(stream: &'s Stream<D>, shape: &Shape, seed: u64) -> Result<Self> {
         let mut random = Random(0x9E37_79B9_7F4A_7C15 ^ (seed + 1));
-        let mut values = |len: usize| (0..len).map(|_| T::draw(&mut random)).collect::<Vec<T>>();
+        // What a kernel does depends little on values: a million drawn ones are repeated, so that pools of gigabytes are soon filled.
+        let mut values = |len: usize| -> Vec<T> {
+            let drawn: Vec<T> = (0..len.min(1 << 20)).map(|_| T::draw(&mut random)).collect();
+            drawn.iter().copied().cycle().take(len).collect()
+        };
         let mut pool = KvPool::new(stream, shape.pool())?;
         let elems = pool.k().len();
         pool.write_k(&values(elems))?;

@@ -284,7 +284,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// All that plain decode takes: the three float types, head_dim to 256, sequences to several hundred tokens.
+    /// All that plain decode takes: the three float types, head_dim to 256, sequences to a few chunks.
     fn default() -> Self {
         let types = [Dtype::F32, Dtype::F16, Dtype::Bf16];
         Self {
@@ -292,7 +292,7 @@ impl Default for Limits {
             head_dims: (8..=256).step_by(8).collect(),
             group_sizes: (1..=9).chain([12, 16, 20]).collect(),
             block_sizes: 1..=40,
-            max_len: 400,
+            max_len: 1_100,
             max_seqs: 4,
             max_work: 400_000,
             fills: Fill::ALL.to_vec(),
