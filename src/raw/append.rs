@@ -44,7 +44,8 @@ pub struct Append {
 ///   writes, unless ordered by `stream`;
 /// - each slot is negative or below `num_blocks * block_size`, and no two tokens have the same one.
 ///
-/// If the launch is captured, that holds for every replay. `stream` is one of `device`.
+/// If the launch is captured, that holds for every replay, and a clone of `device`, which keeps the code loaded, lives until the last one has
+/// run. `stream` is one of `device`.
 pub unsafe fn append<D: Driver>(
     device: &Device<D>,
     stream: &D::Stream,

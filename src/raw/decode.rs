@@ -149,7 +149,8 @@ fn max_tokens(shape: PoolShape, max_seqs: usize, max_blocks_per_seq: usize) -> R
 /// - the workspace has [`workspace_bytes`] bytes for its capacities, was zeroed before its first call, and serves calls with
 ///   the same types, head counts and `head_dim` only, one after the other.
 ///
-/// If the launch is captured, that holds for every replay. `stream` is one of `device`.
+/// If the launch is captured, that holds for every replay, and a clone of `device`, which keeps the code loaded, lives until the last one has
+/// run. `stream` is one of `device`.
 pub unsafe fn decode<D: Driver>(
     device: &Device<D>,
     stream: &D::Stream,

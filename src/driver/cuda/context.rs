@@ -141,6 +141,11 @@ impl Context {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).modules.push(module);
     }
 
+    /// Notes that a stream is gone and that nobody will know when its work has ended.
+    pub fn leave_running(&self) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).endless = true;
+    }
+
     /// Notes that nothing more will be enqueued on a stream through its value. The context has to be current.
     ///
     /// # Safety

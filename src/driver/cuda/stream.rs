@@ -232,6 +232,7 @@ impl Drop for CudaStream {
         // Without its context current nothing can be given back; all of it stays with the context.
         let Ok(_current) = self.context.enter() else {
             core::mem::forget(self.lock().staging.take());
+            self.context.leave_running();
             return;
         };
         drop(self.lock().staging.take());
