@@ -74,16 +74,16 @@ fn mma_row_bytes(d: u32, head_tiles: u32) -> u32 {
 fn decode_mma(d: u32, kv: &'static str, head_tiles: u32) -> Variant {
     // Four warps share the tokens of a unit, so that a lone sequence is fast, where their rings leave room for other CTAs.
     let (warps, stages) = match d {
-        ..=32 => (4, 3),
-        ..=128 => (4, 2),
+        32 => (4, 3),
+        64..=128 => (4, 2),
         _ if d * head_tiles <= 448 => (2, 3),
         _ => (2, 2),
     };
     let shared_bytes = warps * stages * 2 * 16 * mma_row_bytes(d, head_tiles);
     let by_registers = match (d, head_tiles) {
-        (..=64, _) => 4,
-        (..=128, 1) => 3,
-        (..=128, _) => 2,
+        (32..=64, _) => 4,
+        (96..=128, 1) => 3,
+        (96..=128, _) => 2,
         (_, 1) => 8,
         _ => 6,
     };
