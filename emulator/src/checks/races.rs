@@ -43,7 +43,8 @@ pub(crate) fn check_races<R: Resolve>(
         atomic: access == Access::Atomic,
         whole: is_whole(env, inst, mask, access),
     };
-    if known && let Some(flow) = check_pattern::<R>(env, access, addresses, mask, How::Both) {
+    if known && let Some(flow) = check_pattern::<R>(env, (access, inst), addresses, mask, How::Both)
+    {
         return flow;
     }
     match R::SPACE {
@@ -139,13 +140,13 @@ impl Judge<'_> {
 #[inline(always)]
 fn check_pattern<R: Resolve>(
     env: &mut Env<'_>,
-    access: words::Access,
+    (access, inst): (words::Access, &Inst),
     addresses: &Lanes<u64>,
     mask: Mask,
     how: How,
 ) -> Option<Flow> {
     let Env { order, races, log, patterns, .. } = &mut *env;
-    let pattern = patterns.last(Slot::of(access.pc, access.warp))?;
+    let pattern = patterns.last(Slot::of(inst.home, access.warp))?;
     let judge = Judge { order: order.as_ref()?, races, log };
     let first = pattern.first(addresses);
     match judge.judge::<R>(access, pattern, (first, mask), how) {
@@ -175,7 +176,10 @@ pub(crate) fn check_issued(
         atomic: false,
         whole: false,
     };
-    if known && let Some(flow) = check_pattern::<Shared>(env, access, addresses, mask, How::Check) {
+    if known
+        && let Some(flow) =
+            check_pattern::<Shared>(env, (access, inst), addresses, mask, How::Check)
+    {
         return flow;
     }
     env.shared_access(access, addresses, mask, bytes)

@@ -347,9 +347,8 @@ impl Env<'_> {
     pub(crate) fn fence_async_proxy(&mut self) {
         // INIT is the lowest bit of each byte, so that a shift makes the other one of it.
         let shift = ASYNC_PROXY.trailing_zeros();
-        self.shared
-            .shadow
-            .update(0, self.shared.shadow.len(), |word| word | (word & spread(INIT)) << shift);
+        let all = self.shared.shadow.len();
+        self.shared.alter(0, all, |word| word | (word & spread(INIT)) << shift);
     }
 
     /// Lets one copy land, of those that complete at this mbarrier if one is given.

@@ -77,6 +77,8 @@ pub(crate) struct Inst {
     pub(crate) site: u32,
     /// Of an access to memory, the first of the strand that it belongs to: see [`Strand`](crate::lower::strands::Strand).
     pub(crate) strand: u32,
+    /// Of an access to memory, the one under which its [`Patterns`](super::patterns::Patterns) are kept.
+    pub(crate) home: u32,
     /// Bytes a lane that were loaded from global memory and wait for their first use behind it.
     pub(crate) waiting: u32,
     /// Address offset or another constant.

@@ -29,7 +29,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// The access of an instruction; of a copy, that to its destination.
+    /// The access of an instruction, by its [home](Inst::home); of a copy, that to its destination.
     #[inline(always)]
     pub(crate) fn of(site: u32, warp: u32) -> Slot {
         Slot { site, way: 2 * warp % WAYS as u32 }
@@ -58,7 +58,7 @@ struct Latest {
     /// None if nothing is known.
     mask: Mask,
     /// Where its pattern is.
-    site: u32,
+    home: u32,
     /// What the first lane has in the registers that the strand's addresses are made of.
     bases: [u64; 2],
 }
@@ -66,7 +66,7 @@ struct Latest {
 /// The access that an instruction of a warp makes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Made {
-    site: u32,
+    home: u32,
     strand: u32,
     warp: u32,
     mask: Mask,
@@ -76,7 +76,7 @@ pub(crate) struct Made {
 impl Made {
     #[inline(always)]
     pub(crate) fn by(inst: &Inst, warp: u32, mask: Mask, bytes: u64) -> Made {
-        Made { site: inst.site, strand: inst.strand, warp, mask, bytes }
+        Made { home: inst.home, strand: inst.strand, warp, mask, bytes }
     }
 }
 
@@ -146,8 +146,9 @@ pub(crate) struct Pattern {
     again: Option<Again>,
     /// How many patterns this is the last of.
     changes: u32,
-    /// Where the last copy of a strand began, and how far that was from the one before.
+    /// Where the last copy of a strand began, how far that was from the one before, and how far it was the last time that it was so twice.
     last: u64,
+    step: u64,
     moved: u64,
     /// Of no other form.
     id: kept::Id,
@@ -220,18 +221,18 @@ impl Patterns {
         address: Address,
     ) -> Option<(&mut Pattern, u64)> {
         let Patterns { by_site, latest } = self;
-        let Made { site, strand, warp, mask, .. } = made;
+        let Made { home, strand, warp, mask, .. } = made;
         if latest.strand == strand && latest.mask == mask {
-            let pattern = last(by_site, Slot::of(latest.site, warp))?;
+            let pattern = last(by_site, Slot::of(latest.home, warp))?;
             let first = address.from(latest.bases[0]);
             return pattern.moves_to(first).then_some((pattern, first));
         }
-        let pattern = last(by_site, Slot::of(site, warp))?;
+        let pattern = last(by_site, Slot::of(home, warp))?;
         let base = address.base(regs, mask.trailing_zeros() as usize);
         if !pattern.is_that_of(regs, made, address, base) {
             return None;
         }
-        *latest = Latest { strand, mask, site, bases: [base, 0] };
+        *latest = Latest { strand, mask, home, bases: [base, 0] };
         Some((pattern, address.from(base)))
     }
 
@@ -244,12 +245,12 @@ impl Patterns {
         (to, from): (Address, Address),
     ) -> Option<Copied<'_>> {
         let Patterns { by_site, latest } = self;
-        let Made { site, strand, warp, mask, .. } = made;
+        let Made { home, strand, warp, mask, .. } = made;
         let goes_on = latest.strand == strand && latest.mask == mask;
-        let site = if goes_on { latest.site } else { site };
+        let home = if goes_on { latest.home } else { home };
         let ways: &mut [[Option<Box<Pattern>>; 2]] =
-            by_site.get_mut(site as usize)?.as_mut()?.as_chunks_mut().0;
-        let [target, source] = ways.get_mut(Slot::of(site, warp).way as usize / 2)?;
+            by_site.get_mut(home as usize)?.as_mut()?.as_chunks_mut().0;
+        let [target, source] = ways.get_mut(Slot::of(home, warp).way as usize / 2)?;
         let (target, source) = (target.as_deref_mut()?, source.as_deref_mut()?);
         let mut expected = true;
         if !goes_on {
@@ -262,8 +263,8 @@ impl Patterns {
             }
             let first = from.from(bases[1]);
             expected = first == source.last.wrapping_add(source.moved);
-            (source.moved, source.last) = (first.wrapping_sub(source.last), first);
-            *latest = Latest { strand, mask, site, bases };
+            source.moves(first);
+            *latest = Latest { strand, mask, home, bases };
         }
         let [base_to, base_from] = latest.bases;
         let (first_to, first_from) = (to.from(base_to), from.from(base_from));
@@ -271,7 +272,7 @@ impl Patterns {
             return None;
         }
         let (next, kept) =
-            (first_from.wrapping_add(source.moved), kept::Kept::new(&target.id, site));
+            (first_from.wrapping_add(source.moved), kept::Kept::new(&target.id, home));
         Some(Copied { target, source, to: first_to, from: first_from, next, expected, kept })
     }
 
@@ -329,6 +330,7 @@ impl Pattern {
             again: None,
             changes: 0,
             last: 0,
+            step: 0,
             moved: 0,
             id: kept::Id::new(),
         })
@@ -387,6 +389,16 @@ impl Pattern {
             self.place = first % 32;
         }
         goes
+    }
+
+    /// Notes where a copy of a strand begins. What a CTA does again and again is not forgotten when the next one begins.
+    #[inline(always)]
+    fn moves(&mut self, first: u64) {
+        let step = first.wrapping_sub(self.last);
+        if step == self.step {
+            self.moved = step;
+        }
+        (self.last, self.step) = (first, step);
     }
 
     /// How the lanes lie to each other.

@@ -327,7 +327,7 @@ impl<'s> Body<'s> {
 
     pub(super) fn push(&mut self, mut inst: Inst, line: u32, class: InstructionClass, meta: Meta) {
         inst.site = self.code.len() as u32;
-        inst.strand = inst.site;
+        (inst.strand, inst.home) = (inst.site, inst.site);
         self.code.push(inst);
         self.lines.push(line);
         self.classes.push(class);

@@ -100,6 +100,7 @@ impl<'f, 's> Form<'f, 's> {
             series: None,
             site: 0,
             strand: 0,
+            home: 0,
             waiting: 0,
             imm: 0,
             list: Box::default(),

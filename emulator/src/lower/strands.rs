@@ -25,22 +25,34 @@ impl Strand {
 /// Strands that go on at a time; more are found only in part.
 const MOST: usize = 16;
 
-/// Sets [`Inst::strand`](crate::exec::inst::Inst::strand) of all accesses.
+/// A strand that goes on: its first access, and the first that no guard lets some lanes make only.
+struct Going {
+    strand: Strand,
+    first: u32,
+    home: Option<u32>,
+}
+
+/// Sets [`Inst::strand`](crate::exec::inst::Inst::strand) and [`Inst::home`](crate::exec::inst::Inst::home) of all accesses.
 pub(super) fn number(body: &mut Body<'_>) {
-    let mut strands: Vec<(Strand, u32)> = Vec::new();
+    let mut strands: Vec<Going> = Vec::new();
     for (pc, meta) in body.metas.iter().enumerate() {
         if let Some(strand) = meta.strand {
-            let known = strands.iter().find(|(other, _)| *other == strand).map(|&(_, first)| first);
-            body.code[pc].strand = known.unwrap_or(pc as u32);
-            if known.is_none() {
+            let known = strands.iter().position(|going| going.strand == strand);
+            let place = known.unwrap_or_else(|| {
                 strands.truncate(MOST - 1);
-                strands.insert(0, (strand, pc as u32));
+                strands.insert(0, Going { strand, first: pc as u32, home: None });
+                0
+            });
+            let going = &mut strands[place];
+            body.code[pc].strand = going.first;
+            if !meta.guarded {
+                body.code[pc].home = *going.home.get_or_insert(pc as u32);
             }
         }
         for &register in &meta.writes {
             let class = Register::class(&body.registers[register as usize]);
             let slot = body.slot(register);
-            strands.retain(|(strand, _)| !strand.is_made_of(class, slot));
+            strands.retain(|going| !going.strand.is_made_of(class, slot));
         }
     }
 }

@@ -315,6 +315,6 @@ pub(crate) fn observe<R: Resolve>(
     bytes: u64,
     access: Access,
 ) -> Flow {
-    let known = count::<R>(env, Slot::of(inst.site, warp), addresses, mask, bytes, access);
+    let known = count::<R>(env, Slot::of(inst.home, warp), addresses, mask, bytes, access);
     check_races::<R>(env, (warp, inst, known), addresses, mask, bytes, access)
 }

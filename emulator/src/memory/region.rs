@@ -1,6 +1,6 @@
 //! A run of bytes with a shadow byte for each: what a kernel may do with it.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::cells::{Cell, Cells};
 use super::clean::Clean;
@@ -43,7 +43,9 @@ pub(crate) struct Region {
     /// Whether the host has ever written to it.
     pub(crate) filled: AtomicBool,
     /// Whether stores and copies mark their bytes. Where they do not, because no check is on, every byte counts as written.
-    pub(super) marked: bool,
+    marked: bool,
+    /// Whether the shadow of some byte may have been changed to something else than stores and copies leave there.
+    altered: AtomicBool,
 }
 
 impl Region {
@@ -60,6 +62,7 @@ impl Region {
             label: None,
             filled: AtomicBool::new(false),
             marked: true,
+            altered: AtomicBool::new(false),
         })
     }
 
@@ -96,8 +99,11 @@ impl Region {
     /// All bytes become zero: what nobody has written may not depend on what ran before.
     pub(crate) fn begin(&mut self, marked: bool) {
         self.data.fill(0);
-        self.shadow.fill(if marked { 0 } else { INIT });
-        self.marked = marked;
+        // As long as nothing is marked, all is written.
+        if marked || self.marked || *self.altered.get_mut() {
+            self.shadow.fill(if marked { 0 } else { INIT });
+        }
+        (self.marked, self.altered) = (marked, AtomicBool::new(false));
     }
 
     /// Offset of an access of `bytes` at `address` if it lies inside.
@@ -135,13 +141,19 @@ impl Region {
 
     /// Sets and clears shadow bits of a range.
     pub(crate) fn mark(&self, offset: usize, bytes: usize, set: u8, clear: u8) {
-        self.shadow.update(offset, bytes, |w| (w & !spread(clear)) | spread(set));
+        self.alter(offset, bytes, |word| (word & !spread(clear)) | spread(set));
         // What is merely written leaves a clean page clean.
         if (set, clear) != (INIT, 0)
             && let Some(clean) = &self.clean
         {
             clean.forget(offset, offset + bytes);
         }
+    }
+
+    /// Changes the shadow of a range, eight bytes at a time where possible. Of global memory, that is for [`Region::mark`] to do.
+    pub(crate) fn alter(&self, offset: usize, bytes: usize, change: impl Fn(u64) -> u64) {
+        self.altered.store(true, Relaxed);
+        self.shadow.update(offset, bytes, change);
     }
 
     /// Shadow of one byte.

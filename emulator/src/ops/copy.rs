@@ -174,7 +174,7 @@ impl<const BYTES: usize, const WORDS: usize> Routine for SlowCopy<'_, '_, BYTES,
             env.count_in_flight((warp.index, inst), mask, warp.copies.bytes_in_flight);
         }
         if reading != 0 {
-            let slot = patterns::Slot::source(inst.site, warp.index);
+            let slot = patterns::Slot::source(inst.home, warp.index);
             let bytes = BYTES as u64;
             let mut known = false;
             env.count_copied(|env| {
@@ -187,7 +187,7 @@ impl<const BYTES: usize, const WORDS: usize> Routine for SlowCopy<'_, '_, BYTES,
                 return flow;
             }
         }
-        let slot = patterns::Slot::of(inst.site, warp.index);
+        let slot = patterns::Slot::of(inst.home, warp.index);
         let known = count::<Shared>(env, slot, &to, mask, BYTES as u64, Access::Store);
         check_issued(env, (warp.index, inst, known), &to, mask, BYTES as u64)
     }
@@ -548,7 +548,8 @@ fn land(warp: &mut Warp, pc: u32, mask: Mask, newest: Option<u32>, env: &mut Env
     copies.wait(shared, mask, newest, |copied, lanes| {
         // The bytes are written now, as far as the other threads can tell.
         if let (Some(races), Some(order)) = (&mut *races, &*order) {
-            let slot = patterns::Slot::of(copied.site, access.warp);
+            let slot =
+                patterns::Slot::of(launch.kernel.code[copied.site as usize].home, access.warp);
             let to = (copied.to(), &copied.pattern);
             let (pattern, first) = patterns.of_copied(slot, to, lanes);
             if !races.by_pattern(order, access, pattern, (first, lanes), how) {

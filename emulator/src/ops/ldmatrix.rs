@@ -276,7 +276,7 @@ impl<R: Resolve + 'static> Exec for Store<R> {
         if warp.taint.is_some() && store_undefined::<R>(warp, env, inst, &at) == Flow::Fault {
             return Flow::Fault;
         }
-        let slot = patterns::Slot::of(inst.site, warp.index);
+        let slot = patterns::Slot::of(inst.home, warp.index);
         let known = count::<R>(env, slot, &at, lanes, ROW_BYTES as u64, Access::Store);
         let changing = lanes & !unchanging;
         env.stored_at_once = env.live != 0;

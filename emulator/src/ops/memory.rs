@@ -221,7 +221,7 @@ impl<const BYTES: usize, const WORDS: usize> Routine for SlowStore<'_, '_, BYTES
             return Flow::Fault;
         }
         in_space!(elements.space, R => {
-            let slot = patterns::Slot::of(inst.site, warp.index);
+            let slot = patterns::Slot::of(inst.home, warp.index);
             let known = count::<R>(env, slot, &at, mask, BYTES as u64, Access::Store);
             let changing = mask & !unchanging;
             env.stored_at_once = mask == env.live;
