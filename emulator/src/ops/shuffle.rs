@@ -60,8 +60,8 @@ pub(crate) fn met(env: &mut Env<'_>, mask: Mask, ready: Mask) -> Flow {
 
 /// Directions of `shfl`.
 trait Direction: 'static {
-    /// Source lane and whether it is in range, from the lane, `b`, the segment's bounds and the clamp.
-    fn source(lane: u32, b: u32, min: u32, max: u32) -> (u32, bool);
+    /// Source lane and whether it is in range, from the lane, `b` (of it within the segment), and the segment's bounds with the clamp.
+    fn source(lane: u32, b: (u32, u32), min: u32, max: u32) -> (u32, bool);
 }
 
 struct Up;
@@ -72,7 +72,7 @@ struct Index;
 // In `up` the clamp is the lowest lane of the segment, elsewhere the highest (PTX ISA, "shfl.sync").
 impl Direction for Up {
     #[inline(always)]
-    fn source(lane: u32, b: u32, _: u32, max: u32) -> (u32, bool) {
+    fn source(lane: u32, (b, _): (u32, u32), _: u32, max: u32) -> (u32, bool) {
         let source = lane.wrapping_sub(b);
         (source, source as i32 >= max as i32)
     }
@@ -80,7 +80,7 @@ impl Direction for Up {
 
 impl Direction for Down {
     #[inline(always)]
-    fn source(lane: u32, b: u32, _: u32, max: u32) -> (u32, bool) {
+    fn source(lane: u32, (b, _): (u32, u32), _: u32, max: u32) -> (u32, bool) {
         let source = lane + b;
         (source, source <= max)
     }
@@ -88,7 +88,7 @@ impl Direction for Down {
 
 impl Direction for Butterfly {
     #[inline(always)]
-    fn source(lane: u32, b: u32, _: u32, max: u32) -> (u32, bool) {
+    fn source(lane: u32, (b, _): (u32, u32), _: u32, max: u32) -> (u32, bool) {
         let source = lane ^ b;
         (source, source <= max)
     }
@@ -96,8 +96,8 @@ impl Direction for Butterfly {
 
 impl Direction for Index {
     #[inline(always)]
-    fn source(_: u32, b: u32, min: u32, max: u32) -> (u32, bool) {
-        let source = min | (b & (max | !min) & 31);
+    fn source(_: u32, (_, within): (u32, u32), min: u32, max: u32) -> (u32, bool) {
+        let source = min | within;
         (source, source <= max)
     }
 }
@@ -125,6 +125,21 @@ impl<D: Direction> Exec for Shfl<D> {
     }
 }
 
+/// As [`Shfl`], from any lane of the warp.
+struct Anywhere;
+
+impl Exec for Anywhere {
+    #[inline(always)]
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
+        let ready = match meet_unless_all(warp, inst, mask, env) {
+            Ok(ready) => ready,
+            Err(flow) => return flow,
+        };
+        let sources = warp.regs.words[inst.b as usize].0.map(|b| b & 31);
+        shuffle(warp, inst, (mask, ready), env, (&sources, ALL))
+    }
+}
+
 /// As [`meet`], for a shuffle. Where all lanes are here and a constant says that all have to be, there is nothing to look at.
 #[inline(always)]
 fn meet_unless_all(warp: &Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Result<Mask, Flow> {
@@ -137,7 +152,7 @@ fn chosen<D: Direction>(lane: u32, b: u32, c: u32) -> (u32, bool) {
     let (b, segment, clamp) = (b & 31, c >> 8 & 31, c & 31);
     let min = lane & segment;
     let max = min | (clamp & !segment);
-    let (source, in_range) = D::source(lane, b, min, max);
+    let (source, in_range) = D::source(lane, (b, b & !segment), min, max);
     (if in_range { source & 31 } else { lane }, in_range)
 }
 
@@ -209,6 +224,11 @@ fn shfl(f: &mut Form<'_, '_>) -> Lowered {
         Some(0) => shfl_as::<Up>(f),
         Some(1) => shfl_as::<Down>(f),
         Some(_) => shfl_as::<Butterfly>(f),
+        None if f.body.constant_bits(f.inst.b).is_none()
+            && f.body.constant_bits(f.inst.c).is_some_and(|c| c & 0x1f1f == 31) =>
+        {
+            f.run::<Anywhere>()
+        }
         None => shfl_as::<Index>(f),
     }
 }
@@ -470,6 +490,12 @@ mod tests {
         // Segments of 8 lanes: the mask in bits 8 to 12 is 0x18, the clamp 0x1f (or 0 for up).
         let got = lanes_of("shfl.sync.idx.b32 %d, %a, 1, 0x181f, -1;");
         assert!(got.iter().enumerate().all(|(i, &v)| v == (i as u32 & 24) + 1));
+        let got = lanes_of(
+            "add.u32 %b, %a, 7; shfl.sync.idx.b32 %d|%p, %a, %b, 0xe01f, -1; @!%p mov.u32 %d, 99;",
+        );
+        assert!(got.iter().enumerate().all(|(i, &v)| v == (i as u32 + 7) % 32));
+        let got = lanes_of("add.u32 %b, %a, 7; shfl.sync.idx.b32 %d, %a, %b, 0x181f, -1;");
+        assert!(got.iter().enumerate().all(|(i, &v)| v == (i as u32 & 24) + (i as u32 + 7) % 8));
         let got = lanes_of("shfl.sync.down.b32 %d, %a, 1, 0x181f, -1;");
         assert!(
             got.iter()
