@@ -252,14 +252,18 @@ impl Reads {
     pub(super) fn guessed(&mut self, warp: u32, mask: Mask, at: &Lanes<u64>, round: u32) {
         let first = self.all.partition_point(|read| read.round < round);
         let first = first.max(self.all.len().saturating_sub(GUESSES));
+        // The last stretches of which none is of these lanes alone: mostly the next read has the same.
+        let mut others_too = None;
         for place in first..self.all.len() {
             let read = self.all[place];
-            if u32::from(read.warp) != warp || read.kind != READS {
+            let same = Some((read.first, read.count)) == others_too;
+            if u32::from(read.warp) != warp || read.kind != READS || same {
                 continue;
             }
             let is_guess = |s: &Stretch| s.mask & !mask == 0 && s.is(at);
             let stretches = read.first as usize..read.first as usize + usize::from(read.count);
             if !self.stretches[stretches].iter().any(|stretch| stretch.mask & !mask == 0) {
+                others_too = Some((read.first, read.count));
                 continue;
             }
             let all = (0..usize::from(read.count)).map(|index| self.stretch(&read, index));
