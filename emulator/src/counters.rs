@@ -96,7 +96,8 @@ impl std::ops::AddAssign for Count {
 pub struct Traffic {
     /// Bytes that lanes asked for.
     pub bytes: u64,
-    /// Sectors of 32 bytes that the warps' accesses touched, each instruction for itself.
+    /// Sectors of 32 bytes that the warps' accesses touched, each instruction for itself. A sector whose two
+    /// halves `cp.async.cg` brings to different sectors of shared memory counts twice, as an H200 fetches it.
     pub sectors: u64,
     /// Sectors that the distinct bytes of each instruction would fill.
     pub ideal_sectors: u64,
@@ -237,6 +238,45 @@ impl Routine for Sectors<'_> {
     }
 }
 
+/// Sectors that copies past L1 fetch, 16 bytes a lane at aligned addresses. Of lanes that copy the same bytes the first counts.
+pub(crate) fn fetched(from: &Lanes<u64>, to: &Lanes<u64>, mask: Mask) -> u64 {
+    wide::call(Fetched { from, to, mask })
+}
+
+struct Fetched<'a> {
+    from: &'a Lanes<u64>,
+    to: &'a Lanes<u64>,
+    mask: Mask,
+}
+
+impl Routine for Fetched<'_> {
+    type Out = u64;
+
+    #[inline(always)]
+    fn run(self) -> u64 {
+        let Fetched { from: Lanes(from), to: Lanes(to), mask } = self;
+        let (mut order, mut count, mut sorted, mut last) = ([0; LANES], 0, true, 0);
+        for lane in lanes(mask) {
+            sorted &= from[lane] >= last;
+            last = from[lane];
+            order[count % LANES] = lane;
+            count += 1;
+        }
+        let order = &mut order[..count];
+        if !sorted {
+            order.sort_unstable_by_key(|&lane| (from[lane], lane));
+        }
+        let (mut fetched, mut piece, mut way) = (0, None, None);
+        for &lane in &*order {
+            if piece.replace(from[lane]) != Some(from[lane]) {
+                let this = (from[lane] >> 5, to[lane] >> 5);
+                fetched += u64::from(way.replace(this) != Some(this));
+            }
+        }
+        fetched
+    }
+}
+
 /// A run of at most 1024 bytes, packed so that runs are sorted as numbers are. No memory lies beyond 2⁵² bytes.
 #[derive(Clone, Copy)]
 struct Run(u64);
@@ -358,7 +398,7 @@ fn conflicts<const SIZE: usize>(units: &[u32; SIZE], active: Mask) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::random::Random;
@@ -429,6 +469,17 @@ mod tests {
                 (sectors.len() as u64, ideal),
                 "{bytes} bytes at {at:x?}, lanes {mask:x}"
             );
+
+            if bytes == 16 {
+                let (to, _) = drawn(&mut random, bytes);
+                let mut places = BTreeMap::new();
+                for lane in lanes(mask) {
+                    places.entry(at.0[lane]).or_insert(to.0[lane]);
+                }
+                let ways: BTreeSet<_> =
+                    places.into_iter().map(|(from, to)| (from / 32, to / 32)).collect();
+                assert_eq!(fetched(&at, &to, mask), ways.len() as u64, "{at:x?} to {to:x?}");
+            }
 
             let mut shared = SharedTraffic::default();
             shared.count(&at, mask, bytes);

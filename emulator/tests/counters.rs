@@ -92,3 +92,55 @@ fn copies_count_with_the_loads_around_them_and_apart() {
     assert_eq!(all(counters.global_loads), (512 + 128, 16 + 1, 16 + 1));
     assert_eq!(all(counters.global_copies), (512, 16, 16));
 }
+
+/// The sectors that a copy of 4 rows of 128 bytes fetches, made a number of times, and those that would do. 8 lanes copy a row, 16 bytes each;
+/// `place` makes of a lane's `%row` and `%piece` where in shared memory it goes, `%place`. In `%half` is 16 for each second lane, 0 for others.
+fn copied(copy: &str, times: u64, moved: u32, place: &str) -> (u64, u64) {
+    let body = format!(
+        ".shared .align 128 .b8 s[4096]; .reg .b32 %row, %piece, %place, %half; shr.u32 %row, %thread, 3; and.b32 %piece, %thread, 7;
+        not.b32 %half, %thread; and.b32 %half, %half, 1; shl.b32 %half, %half, 4; {place} mov.u32 %r9, s; add.u32 %r9, %r9, %place;
+        mad.wide.u32 %in, %thread, 16, %in; mov.u32 %r4, 0; $next: {copy}; cp.async.wait_all; add.u32 %r9, %r9, {moved};
+        add.u32 %r4, %r4, 1; setp.lt.u32 %p1, %r4, {times}; @%p1 bra $next;"
+    );
+    let counters = counted(&body);
+    assert_eq!(counters.global_loads, counters.global_copies);
+    (counters.global_copies.sectors, counters.global_copies.ideal_sectors)
+}
+
+/// A row of 272 bytes after the other: each second one begins in the middle of a sector.
+const DISPLACED: &str = "mul.lo.u32 %place, %row, 272; mad.lo.u32 %place, %piece, 16, %place;";
+
+/// As [`DISPLACED`], with those rows moved back to where the sector begins.
+const ALIGNED: &str = "mul.lo.u32 %place, %row, 272; and.b32 %place, %place, -32; mad.lo.u32 %place, %piece, 16, %place;";
+
+/// The two pieces of a sector stay in one, in each second row the other way round.
+const TURNED: &str = "and.b32 %place, %row, 1; xor.b32 %piece, %piece, %place; mul.lo.u32 %place, %row, 256; mad.lo.u32 %place, %piece, 16, %place;";
+
+const PAST_L1: &str = "cp.async.cg.shared.global [%r9], [%in], 16";
+
+/// What an H200 fetched for each such copy of a decode kernel: 24 sectors to displaced rows, 16 where the pieces of a sector stay together.
+#[test]
+fn copies_past_l1_fetch_sectors_twice_whose_halves_part() {
+    for times in [1, 2, 7] {
+        assert_eq!(copied(PAST_L1, times, 0, DISPLACED), (times * 24, times * 16));
+        assert_eq!(copied(PAST_L1, times, 0, ALIGNED), (times * 16, times * 16));
+        assert_eq!(copied(PAST_L1, times, 0, TURNED), (times * 16, times * 16));
+    }
+}
+
+/// The same rule where copies begin now at the first half of a sector and now at the second, and where lanes read nothing.
+#[test]
+fn what_copies_past_l1_fetch_follows_where_they_go_and_what_they_read() {
+    assert_eq!(copied(PAST_L1, 6, 16, DISPLACED), (6 * 24, 6 * 16));
+    assert_eq!(copied(PAST_L1, 6, 16, ALIGNED), (3 * 16 + 3 * 32, 6 * 16));
+    assert_eq!(copied(PAST_L1, 6, 32, ALIGNED), (6 * 16, 6 * 16));
+    let half = format!("{PAST_L1}, %half");
+    assert_eq!(copied(&half, 3, 0, DISPLACED), (3 * 16, 3 * 8));
+}
+
+/// Nothing is known of copies through L1 but the sectors that they touch.
+#[test]
+fn copies_through_l1_count_what_they_touch() {
+    let copy = PAST_L1.replace(".cg", ".ca");
+    assert_eq!(copied(&copy, 3, 0, DISPLACED), (3 * 16, 3 * 16));
+}

@@ -8,7 +8,7 @@ use super::lanes::{LANES, Lanes, Mask, Registers, lanes};
 use super::wide::{self, Routine};
 use crate::checks::layout::Layout;
 use crate::checks::stretch::{Stretch, stretches};
-use crate::counters::{SharedTraffic, Traffic};
+use crate::counters::{SharedTraffic, Traffic, fetched};
 use crate::kept;
 use crate::lower::form::WIDE_ADDRESS;
 use crate::memory::cells::spots::{Form, Kept};
@@ -142,6 +142,9 @@ pub(crate) struct Pattern {
     /// By where in its sector, in words, the first lane begins.
     global: [Option<Traffic>; 8],
     shared: Option<SharedTraffic>,
+    /// Of a copy's source, by where in their sectors the first lanes begin: which target it has been counted with, and what copies past
+    /// L1 fetch.
+    fetched: [(kept::Kept, u64); 4],
     /// Made when the pattern is seen again.
     again: Option<Again>,
     /// How many patterns this is the last of.
@@ -327,6 +330,7 @@ impl Pattern {
             place: 0,
             global: Default::default(),
             shared: None,
+            fetched: Default::default(),
             again: None,
             changes: 0,
             last: 0,
@@ -341,6 +345,7 @@ impl Pattern {
         wide::call(Set { form: &mut self.form, addresses, mask, bytes });
         self.place = first % 32;
         (self.global, self.shared, self.again) = (Default::default(), None, None);
+        self.fetched = Default::default();
         self.id = kept::Id::new();
         self.changes = self.changes.saturating_add(1);
     }
@@ -440,6 +445,17 @@ impl Pattern {
         }
     }
 
+    /// Sectors that a copy past L1 fetches from here, 16 bytes a lane, to the places of a target.
+    #[inline(always)]
+    pub(crate) fn fetched(&mut self, first: u64, target: &Pattern, to: u64) -> u64 {
+        let place = (first / 16 % 2 * 2 + to / 16 % 2) as usize;
+        if !self.fetched[place].0.is_of(&target.id) {
+            let count = self.count_fetched(first, target, to);
+            self.fetched[place] = (kept::Kept::new(&target.id, 0), count);
+        }
+        self.fetched[place].1
+    }
+
     /// The traffic of an access to shared memory.
     #[inline(always)]
     pub(crate) fn shared(&mut self, first: u64) -> SharedTraffic {
@@ -454,6 +470,11 @@ impl Pattern {
         let mut traffic = Traffic::default();
         traffic.count(&self.addresses(first), self.form.mask(), self.form.bytes());
         traffic
+    }
+
+    #[inline(never)]
+    fn count_fetched(&self, first: u64, target: &Pattern, to: u64) -> u64 {
+        fetched(&self.addresses(first), &target.addresses(to), self.form.mask())
     }
 
     #[inline(never)]
@@ -609,6 +630,26 @@ mod tests {
                 stretches(&at, mask, bytes, |stretch| made.push(stretch));
                 assert_eq!(known, made);
             }
+        }
+    }
+
+    #[test]
+    fn what_copies_fetch_is_remembered_for_a_target() {
+        let mut random = Random::new(8, 2);
+        let (mut sources, mut targets) = (Patterns::default(), Patterns::default());
+        let mut strides = [16, 16];
+        for _ in 0..3000 {
+            let changed = random.below(6);
+            if let Some(stride) = strides.get_mut(changed) {
+                *stride = 16 * random.below(5) as u64;
+            }
+            let [from, to] = strides.map(|stride| {
+                let start = 1024 + 16 * random.below(300) as u64;
+                Lanes(std::array::from_fn(|lane| start + lane as u64 * stride))
+            });
+            let target = targets.of(Slot::of(0, 0), &to, ALL, 16);
+            let source = sources.of(Slot::source(0, 0), &from, ALL, 16);
+            assert_eq!(source.fetched(from.0[0], target, to.0[0]), fetched(&from, &to, ALL));
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::checks::access::in_flight::source_changed;
 use crate::checks::access::undefined;
 use crate::checks::races::{Judge, Verdict};
 use crate::checks::words::{self, How};
+use crate::counters::fetched;
 use crate::exec::copies::{Batch, Sources};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
@@ -43,6 +44,9 @@ const IGNORE_SOURCE: u32 = 1 << 8;
 /// Flag in [`Inst::aux`]: there is no source size, so that each lane reads all that it copies.
 const WHOLE_SOURCE: u32 = 1 << 9;
 
+/// Flag in [`Inst::aux`]: the copy goes past L1 (`.cg`).
+const PAST_L1: u32 = 1 << 10;
+
 /// Destination: base slot `b`, offset `p`, [`WIDE_ADDRESS`] in `c`; size in `d`; source size at `m`, negated by `list[0]`.
 fn cp_async(f: &mut Form<'_, '_>) -> Lowered {
     let (slot, wide, offset, _) = f.address_parts(Space::Shared)?;
@@ -57,6 +61,7 @@ fn cp_async(f: &mut Form<'_, '_>) -> Lowered {
         return Err(f.fault(format!("`{of}` cannot copy {size} bytes, only {allowed:?}")));
     }
     f.inst.d = size as u32;
+    f.inst.aux |= if f.has("cg") { PAST_L1 } else { 0 };
     let from = (f.inst.a, f.inst.aux & WIDE_ADDRESS != 0);
     f.strand = Some(Strand { bytes: size as u32, bases: [Some(from), Some((slot, wide))] });
     let hints = usize::from(f.has("L2::cache_hint"));
@@ -178,7 +183,11 @@ impl<const BYTES: usize, const WORDS: usize> Routine for SlowCopy<'_, '_, BYTES,
             let bytes = BYTES as u64;
             let mut known = false;
             env.count_copied(|env| {
+                let before = env.counters.global_loads.sectors;
                 known = count::<Global>(env, slot, &from, reading, bytes, Access::Load);
+                if inst.aux & PAST_L1 != 0 {
+                    env.counters.global_loads.sectors = before + fetched(&from, &to, reading);
+                }
             });
             let known = (known && partly == 0).then_some(slot);
             let place = (warp.index, inst.site, known);
@@ -270,7 +279,10 @@ fn copy_known<const BYTES: usize, const WORDS: usize>(
     warp.copies.issue(entry, shared, spots, batch);
     source.hint = hint;
     if launch.traffic {
-        let traffic = source.global(from);
+        let mut traffic = source.global(from);
+        if inst.aux & PAST_L1 != 0 {
+            traffic.sectors = source.fetched(from, target, to);
+        }
         counters.global_loads += &traffic;
         counters.global_copies += &traffic;
         counters.shared += target.shared(to);
