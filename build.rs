@@ -65,21 +65,24 @@ fn decode(d: u32, kv: &'static str) -> Variant {
     }
 }
 
-/// Bytes of a row of a tile of `decode_mma`: where registers are scarce, rows are longer instead of interleaved in more ways.
-fn mma_row_bytes(d: u32, head_tiles: u32) -> u32 {
-    2 * d + if d * head_tiles > 448 { 32 } else { 0 }
+/// Bytes by which a row of a tile of `decode_mma` is longer than its elements: none but where registers are scarce, and pieces of rows
+/// are interleaved in fewer ways.
+fn mma_pad(d: u32, head_tiles: u32) -> u32 {
+    if d * head_tiles > 448 { 32 } else { 0 }
 }
 
 /// `decode_mma` for 8 or 16 query heads of a KV head: warps with a ring of stages each, a stage one tile of K and one of V.
 fn decode_mma(d: u32, kv: &'static str, head_tiles: u32) -> Variant {
+    let pad = mma_pad(d, head_tiles);
+    let row_bytes = 2 * d + pad;
     // Four warps share the tokens of a unit, so that a lone sequence is fast, where their rings leave room for other CTAs.
     let (warps, stages) = match d {
         32 => (4, 3),
         64..=128 => (4, 2),
-        _ if d * head_tiles <= 448 => (2, 3),
+        _ if pad == 0 => (2, 3),
         _ => (2, 2),
     };
-    let shared_bytes = warps * stages * 2 * 16 * mma_row_bytes(d, head_tiles);
+    let shared_bytes = warps * stages * 2 * 16 * row_bytes;
     let by_registers = match (d, head_tiles) {
         (32..=64, _) => 4,
         (96..=128, 1) => 3,
@@ -96,7 +99,8 @@ fn decode_mma(d: u32, kv: &'static str, head_tiles: u32) -> Variant {
         warp_shared_bytes: 0,
         resident_ctas,
         values: context! {
-            WIDE => false, D => d, KV => kv, HEAD_TILES => head_tiles, WARPS => warps, STAGES => stages, RESCALE_LOG2 => 8,
+            WIDE => false, D => d, KV => kv, HEAD_TILES => head_tiles, PAD => pad, ROW_BYTES => row_bytes, WARPS => warps, STAGES => stages,
+            RESCALE_LOG2 => 8,
         },
     }
 }
@@ -105,16 +109,19 @@ fn decode_mma(d: u32, kv: &'static str, head_tiles: u32) -> Variant {
 /// is on its way while two stages are read and refilled.
 fn decode_mma_wide(d: u32, kv: &'static str) -> Variant {
     let (warps, head_tiles) = (8, 2);
+    let pad = mma_pad(d, head_tiles);
+    let row_bytes = 2 * d + pad;
     let stages = 2 + (48_u32 << 10).div_ceil(2 * 16 * 2 * d);
     Variant {
         template: "decode_mma",
         suffix: format!("d{d}_{kv}_wide"),
         threads: 32 * warps,
-        shared_bytes: stages * 2 * 16 * mma_row_bytes(d, head_tiles),
+        shared_bytes: stages * 2 * 16 * row_bytes,
         warp_shared_bytes: 0,
         resident_ctas: 1,
         values: context! {
-            WIDE => true, D => d, KV => kv, HEAD_TILES => head_tiles, WARPS => warps, STAGES => stages, RESCALE_LOG2 => 8,
+            WIDE => true, D => d, KV => kv, HEAD_TILES => head_tiles, PAD => pad, ROW_BYTES => row_bytes, WARPS => warps, STAGES => stages,
+            RESCALE_LOG2 => 8,
         },
     }
 }
