@@ -105,8 +105,8 @@ fn chunked_and_unchunked_agree() {
         let whole =
             runner::check_attention(&device(4, 0), &many).unwrap_or_else(|it| panic!("{it}"));
         let expected = pagedptx_harness::reference::attention(&one);
-        let bounds =
-            pagedptx_harness::bounds::attention(&one, &expected, &runner::arithmetic(&one));
+        let arithmetic = runner::arithmetic(dtype, dtype);
+        let bounds = pagedptx_harness::bounds::attention(&one, &expected, &arithmetic);
         for (index, (a, b)) in chunked.out.values().iter().zip(whole.out.values()).enumerate() {
             assert!(
                 (a - b).abs() <= 2.0 * bounds.out[index],

@@ -145,9 +145,10 @@ impl Verdict {
 
 /// `problem` tells how the kernel computes and what the output is rounded to.
 fn ratios(output: &Output, expected: &Recorded, problem: &Attention) -> Ratios {
+    let arithmetic = runner::arithmetic(problem.q.dtype, problem.k_cache.dtype);
     let criteria = Criteria {
         q_dtype: problem.q.dtype,
-        sixteen_bit_probs: runner::arithmetic(problem).probs != Dtype::F32,
+        sixteen_bit_probs: arithmetic.probs != Dtype::F32,
         lse_with_sink: false,
     };
     let (out, lse) = expected.excess(&output.out.values(), &output.lse(), &criteria);

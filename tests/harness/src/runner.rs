@@ -113,9 +113,8 @@ impl Output {
     }
 }
 
-/// How the kernel that the crate picks for a problem computes.
-pub fn arithmetic(problem: &Attention) -> Arithmetic {
-    let (q, kv) = (problem.q.dtype, problem.k_cache.dtype);
+/// How the kernel that the crate picks for queries and a cache of these types computes.
+pub fn arithmetic(q: Dtype, kv: Dtype) -> Arithmetic {
     if q == kv && kv.bytes() == 2 {
         Arithmetic::tensor_cores(kv)
     } else {
@@ -278,7 +277,8 @@ pub fn check_attention<D: TestDriver>(
 ) -> Result<Output, Failure> {
     let output = attend(device, problem)?;
     let expected = reference::attention(problem);
-    let bounds = bounds::attention(problem, &expected, &arithmetic(problem));
+    let arithmetic = arithmetic(problem.q.dtype, problem.k_cache.dtype);
+    let bounds = bounds::attention(problem, &expected, &arithmetic);
     let (out, lse) = output.excess(&expected, &bounds);
     for (what, excess) in [("out", out), ("lse", lse)] {
         if excess.ratio > 1.0 {

@@ -15,7 +15,7 @@ fn device(rewrites: &[Rewrite]) -> Device<EmulatorDriver> {
 /// Problems small enough to try every mutant on, and large enough for each fault to show: 130 tokens are more than a
 /// chunk on the CUDA cores, 530 on the tensor cores, five heads more than half of what a warp takes on the CUDA cores.
 fn problem(q_dtype: Dtype, kv_dtype: Dtype, fill: Fill) -> Attention {
-    let longest = if q_dtype == kv_dtype && kv_dtype.bytes() == 2 { 530 } else { 130 };
+    let longest = if runner::arithmetic(q_dtype, kv_dtype).matrix { 530 } else { 130 };
     let mut spec = Spec::decode(q_dtype, (10, 2), 72, &[1, 17, 0, longest]);
     spec.kv_dtype = kv_dtype;
     spec.fill = fill;
@@ -245,13 +245,13 @@ fn the_shipped_kernels_pass() {
 
 /// The runner's bounds are those of the kernels that plans take.
 #[test]
-fn sixteen_bit_types_are_where_the_runner_says() {
-    for (q_dtype, kv_dtype) in TENSOR_CORES {
+fn types_are_where_the_runner_says() {
+    for (q_dtype, kv_dtype) in CUDA_CORES.into_iter().chain(TENSOR_CORES) {
         let device = device(&[]);
         let problem = problem(q_dtype, kv_dtype, Fill::Normal);
         runner::attend(&device, &problem).unwrap_or_else(|failure| panic!("{failure}"));
         let matrix = device.driver().counters().matrix_instructions > 0;
-        assert_eq!(matrix, runner::arithmetic(&problem).matrix, "{q_dtype} {kv_dtype}");
+        assert_eq!(matrix, runner::arithmetic(q_dtype, kv_dtype).matrix, "{q_dtype} {kv_dtype}");
     }
 }
 

@@ -114,9 +114,10 @@ fn kernels_pass_the_committed_calls() {
             Case::Attention { problem, expected, .. } => {
                 let output = runner::attend(&device, &problem)
                     .unwrap_or_else(|failure| panic!("{name}: {failure}"));
+                let arithmetic = runner::arithmetic(problem.q.dtype, problem.k_cache.dtype);
                 let criteria = Criteria {
                     q_dtype: problem.q.dtype,
-                    sixteen_bit_probs: runner::arithmetic(&problem).probs != Dtype::F32,
+                    sixteen_bit_probs: arithmetic.probs != Dtype::F32,
                     lse_with_sink: false,
                 };
                 let (out, lse) = expected.excess(&output.out.values(), &output.lse(), &criteria);
