@@ -3,7 +3,7 @@
 use core::ffi::{CStr, c_char, c_int};
 use core::marker::PhantomData;
 use core::{mem, ptr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::driver::DeviceProperties;
 use crate::driver::cuda::sys::{Api, DISABLE_TIMING, Failure, Handle, NOT_READY};
@@ -49,7 +49,7 @@ unsafe impl Send for Left {}
 // SAFETY: the driver's functions may be called from any thread, and a context may be current on any
 // number of threads; nothing else is behind the handle (test `any_thread`).
 unsafe impl Send for Context {}
-// SAFETY: as above; no method mutates.
+// SAFETY: as above, and `left` is behind a lock.
 unsafe impl Sync for Context {}
 
 impl core::fmt::Debug for Context {
@@ -136,14 +136,19 @@ impl Context {
         Ok(usize::try_from(bytes).unwrap_or(0))
     }
 
+    /// Nothing that is done under the lock panics.
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes a module whose kernel is gone; its code may be running (C2).
     pub fn leave_module(&self, module: Handle) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).modules.push(module);
+        self.left().modules.push(module);
     }
 
     /// Notes that a stream is gone and that nobody will know when its work has ended.
     pub fn leave_running(&self) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).endless = true;
+        self.left().endless = true;
     }
 
     /// Notes that nothing more will be enqueued on a stream through its value. The context has to be current.
@@ -152,7 +157,7 @@ impl Context {
     ///
     /// `stream` is a live stream of the context, on which nobody records unless `records`.
     pub unsafe fn leave_stream(&self, stream: Handle, records: bool) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = self.left();
         let api = self.api;
         left.ends.retain(|&end| {
             // SAFETY: an event of ours.
