@@ -168,8 +168,8 @@ fn enqueue<'s, D: Driver, Q: Element, K: Element>(
         partial_out: plan.partial_out.address(),
         partial_stat: plan.partial_stat.address(),
         arrivals: plan.arrivals.address(),
-        error_word: tables.error_word,
-        // The constructors of both kinds of tables bound both by i32::MAX.
+        error_word: tables.report.map_or(DeviceAddress::NULL, |report| report.address()),
+        // `check` bounds both by the plan's capacities, which are below 2³¹.
         num_seqs: tables.num_seqs as u32,
         max_blocks_per_seq: tables.max_blocks_per_seq as u32,
         num_blocks: tables.space.num_blocks,
@@ -196,6 +196,9 @@ fn check<'s, D: Driver, Q: Element, K: Element>(
     plan.stream.expect_same("the pool", pool.stream())?;
     plan.stream.expect_same("the block table", tables.block_table.stream())?;
     plan.stream.expect_same("the lengths", tables.seq_lens.stream())?;
+    if let Some(report) = tables.report {
+        plan.stream.expect_same("the report of the tables", report.stream())?;
+    }
     plan.stream.expect_same("q", q.stream())?;
     plan.stream.expect_same("out", out.stream())?;
     let shape = pool.shape();
@@ -231,7 +234,7 @@ fn check<'s, D: Driver, Q: Element, K: Element>(
     Ok(())
 }
 
-/// Tokens that a row of the table has room for; at most 2⁶² as both factors are at most 2³¹ − 1.
+/// Tokens that a row of the table has room for.
 fn row_tokens<D: Driver>(tables: &TableView<'_, '_, D>) -> usize {
     tables.max_blocks_per_seq.saturating_mul(tables.space.block_size as usize)
 }

@@ -34,7 +34,8 @@ use crate::tables::{BlockSpace, TableView};
 ///
 /// - U1. Nothing is assumed of the contents of `block_table` and `seq_lens`; their sizes are compared with `num_seqs` and
 ///   `max_blocks_per_seq` at every call, as the buffers can be replaced.
-/// - U2. `report` is 0 or the report of a launch over these tables since the last `check`.
+/// - U2. `report` is 0 or the report of a launch over these tables since the last `check`. It stays on the stream that the tables were
+///   made on, so that buffers of another one make calls fail.
 pub struct DeviceTables<'s, D: Driver> {
     shape: PoolShape,
     space: BlockSpace,
@@ -144,7 +145,7 @@ impl<'s, D: Driver> DeviceTables<'s, D> {
             max_blocks_per_seq,
             block_table: &self.block_table,
             seq_lens: &self.seq_lens,
-            error_word: self.report.address(),
+            report: Some(&self.report),
         })
     }
 }

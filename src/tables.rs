@@ -6,7 +6,6 @@ use crate::device::Stream;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::pool::{PoolShape, expect_in_range};
-use crate::types::DeviceAddress;
 
 /// The ids that a table or mapping was checked against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,7 +214,7 @@ impl<'s, D: Driver> BlockTables<'s, D> {
             max_blocks_per_seq: self.max_blocks_per_seq,
             block_table: &self.block_table,
             seq_lens: &self.seq_lens,
-            error_word: DeviceAddress::NULL,
+            report: None,
         }
     }
 }
@@ -223,15 +222,15 @@ impl<'s, D: Driver> BlockTables<'s, D> {
 /// What decode needs of tables, whoever checks them.
 ///
 /// - V1. `block_table` has `num_seqs` rows of `max_blocks_per_seq` entries at least, `seq_lens` `num_seqs` entries.
-/// - V2. Their contents were checked (T1, T2), or `error_word` is the address of a live `u64`, which makes the launch one whose
-///   rows may be wrong.
+/// - V2. Their contents were checked (T1, T2), or there is a `report` of one element, which makes the launch one whose rows may be
+///   wrong.
 pub(crate) struct TableView<'a, 's, D: Driver> {
     pub space: BlockSpace,
     pub num_seqs: usize,
     pub max_blocks_per_seq: usize,
     pub block_table: &'a Buffer<'s, D, u32>,
     pub seq_lens: &'a Buffer<'s, D, u32>,
-    pub error_word: DeviceAddress,
+    pub report: Option<&'a Buffer<'s, D, u64>>,
 }
 
 /// Where the K and V of new tokens go, on the device: `slot_mapping` \[num_tokens\], slot = block * block_size + offset.

@@ -223,3 +223,19 @@ fn buffers_that_are_too_short_are_refused() {
     assert_eq!(refused, Err(Error::OtherStream { what: "the lengths" }));
     assert_eq!(device.driver().launches(), launches);
 }
+
+/// Tables whose buffers were all replaced by those of another stream cannot be used there: their report is of the first one, which
+/// would free it without regard to the launch.
+#[test]
+fn tables_do_not_move_to_another_stream() {
+    let device = device(0);
+    let (stream, other) = (device.stream().unwrap(), device.stream().unwrap());
+    let mut tables = tables(&stream, &ids(), &LENS).unwrap();
+    *tables.block_table_mut() = Buffer::from_slice(&other, &ids()).unwrap();
+    *tables.seq_lens_mut() = Buffer::from_slice(&other, &LENS).unwrap();
+    let mut call = Call::new(&other, 2, |value| value).unwrap();
+    let launches = device.driver().launches();
+    let refused = call.run(&tables).map(|_| ());
+    assert_eq!(refused, Err(Error::OtherStream { what: "the report of the tables" }));
+    assert_eq!(device.driver().launches(), launches);
+}
