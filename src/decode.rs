@@ -42,7 +42,9 @@ impl<'s, D: Driver, Q: Element, K: Element> DecodePlan<'s, D, Q, K> {
     /// A plan for `num_q_heads` query heads of `Q` over pools of `K` with the `num_kv_heads` and `head_dim` of `shape`,
     /// and over tables of up to `max_seqs` sequences of up to `max_blocks_per_seq` blocks of its `block_size`.
     ///
-    /// The capacities size the workspace and the grid, so that neither depends on lengths.
+    /// The capacities size the workspace and the grid, so that neither depends on lengths. A row of a table has at most 2³¹ − 16 tokens,
+    /// and all rows together at most 2³¹ − 1 units of work: chunks, at most 256 of a row, times KV heads, times the passes that large groups
+    /// take.
     ///
     /// # Errors
     ///

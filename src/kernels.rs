@@ -22,9 +22,10 @@ pub struct KernelSource {
 }
 
 impl KernelSource {
-    /// Dynamic shared memory of a CTA of so many threads, in bytes.
+    /// Dynamic shared memory of a CTA of so many threads, at most [`KernelSource::threads`], in bytes.
     pub const fn shared_bytes(&self, threads: u32) -> u32 {
-        self.dynamic_shared_bytes + self.warp_shared_bytes * (threads / 32)
+        let by_warps = self.warp_shared_bytes.saturating_mul(threads / 32);
+        self.dynamic_shared_bytes.saturating_add(by_warps)
     }
 }
 

@@ -16,6 +16,9 @@ const TILE: u32 = 16;
 /// Largest number of tokens of a sequence: token indices stay below 2³¹ when rounded up to tiles.
 const MAX_LEN: usize = (1 << 31) - TILE as usize;
 
+/// Largest number of units of a launch: their numbers stay below 2³² when a grid is added to them.
+const MAX_UNITS: u64 = i32::MAX as u64;
+
 /// Largest number of elements of K: 2³² pieces of 8 elements.
 pub(crate) const MAX_POOL_ELEMS: u64 = 1 << 35;
 
@@ -202,20 +205,24 @@ impl KernelPlan {
         self.num_kv_heads * self.passes
     }
 
-    /// What launches over tables of up to `max_seqs` rows of up to `max_tokens` tokens need at most.
+    /// What launches over tables of up to `max_seqs` rows, at most 2³¹ − 1, of up to `max_tokens` tokens need at most.
     pub fn workspace(&self, max_seqs: usize, max_tokens: usize) -> Result<Workspace> {
-        let overflow = || Error::Overflow { what: "workspace of decode" };
         expect_in_range("tokens of a row of the block table", max_tokens, MAX_LEN)?;
         let max_chunks = self.rule.max_chunks(max_tokens as u32);
-        let units = u32::try_from(max_seqs)
-            .ok()
-            .and_then(|seqs| seqs.checked_mul(max_chunks)?.checked_mul(self.chunk_units()))
-            .ok_or_else(overflow)?;
+        // Below 2³¹ sequences, 2⁹ chunks and 2²³ query heads, of which no unit has less than one.
+        let units = max_seqs as u64 * u64::from(max_chunks) * u64::from(self.chunk_units());
+        if units > MAX_UNITS {
+            let what = "number of sequences, chunks and heads";
+            return Err(Error::TooLarge { what, value: units, limit: MAX_UNITS });
+        }
         // A row with one chunk never touches the workspace.
         let rows = if max_chunks == 1 { 0 } else { units as usize * self.group_size as usize };
-        let partial_out = rows.checked_mul(self.head_dim as usize).ok_or_else(overflow)?;
-        let arrivals = max_seqs * self.chunk_units() as usize;
-        Ok(Workspace { units, partial_out, partial_stat: 2 * rows, arrivals })
+        Ok(Workspace {
+            units: units as u32,
+            partial_out: rows * self.head_dim as usize, // below 2³¹ units of 2²³ heads of 256
+            partial_stat: 2 * rows,
+            arrivals: max_seqs * self.chunk_units() as usize,
+        })
     }
 
     /// The parameters that follow from the plan, an NHD pool of this shape, queries and outputs without gaps, and the
@@ -283,7 +290,7 @@ impl KernelPlan {
         }
         // A multiprocessor has 1 KB more than a CTA may have, and each CTA costs 1 KB beside its own
         // (CUDA C++ Programming Guide, "Compute Capabilities").
-        let by_shared = (limit + (1 << 10)) / (shared_bytes + (1 << 10));
+        let by_shared = limit.saturating_add(1 << 10) / (shared_bytes + (1 << 10));
         let by_registers = kernel.resident_ctas * (kernel.threads / self.threads);
         let resident = by_shared.min(by_registers).max(1);
         Ok(units.min(device.num_multiprocessors.saturating_mul(resident)).max(1))
@@ -469,6 +476,46 @@ mod tests {
         let short = plan.workspace(3, 512).unwrap();
         assert_eq!((short.units, short.partial_out), (24, 0));
         assert!(matches!(plan.workspace(1, 1 << 32), Err(Error::TooLarge { .. })));
-        assert!(matches!(plan.workspace(1 << 31, 65_536), Err(Error::Overflow { .. })));
+    }
+
+    /// The largest capacities have a workspace or are an error that names the number of units.
+    #[test]
+    fn the_largest_capacities_do_not_overflow() {
+        let most = i32::MAX as usize;
+        for (q, kv) in [(Dtype::F16, Dtype::F16), (Dtype::F32, Dtype::F32)] {
+            for (num_kv_heads, group_size) in [(1, 1), (1, 8_388_607), (65_535, 128)] {
+                let plan = plan_for(q, kv, shape(num_kv_heads, 256), num_kv_heads * group_size);
+                let units = |seqs: usize, tokens: u32| {
+                    seqs as u64
+                        * u64::from(plan.rule.max_chunks(tokens))
+                        * u64::from(plan.chunk_units())
+                };
+                for (seqs, tokens) in [(1, MAX_LEN), (most, 1), (most, MAX_LEN)] {
+                    let (got, units) = (plan.workspace(seqs, tokens), units(seqs, tokens as u32));
+                    if units > MAX_UNITS {
+                        let what = "number of sequences, chunks and heads";
+                        let error = Error::TooLarge { what, value: units, limit: MAX_UNITS };
+                        assert_eq!(got, Err(error));
+                    } else {
+                        assert_eq!(u64::from(got.unwrap().units), units);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A device may say that it has any amount of shared memory.
+    #[test]
+    fn shared_memory_without_end_leaves_the_grid_to_the_registers() {
+        let device = DeviceProperties {
+            name: "test".into(),
+            compute_capability: (9, 0),
+            num_multiprocessors: u32::MAX,
+            shared_bytes_per_cta: u32::MAX,
+        };
+        let plan = plan_for(Dtype::F16, Dtype::F16, shape(8, 128), 64);
+        assert_eq!(plan.grid(1 << 20, &device), Ok(1 << 20));
+        let of_132 = DeviceProperties { num_multiprocessors: 132, ..device };
+        assert_eq!(plan.grid(1 << 20, &of_132), Ok(132 * 3));
     }
 }

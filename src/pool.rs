@@ -21,13 +21,13 @@ pub struct PoolShape {
     pub head_dim: usize,
 }
 
-/// Largest number of KV heads: a grid dimension of the launches.
+/// Largest number of KV heads: with heads of 256 elements a token has fewer than 2²⁴, which kernels count in 32 bits.
 const MAX_KV_HEADS: usize = 65_535;
 
 impl PoolShape {
     /// Fails unless the sizes are ones that kernels and index arithmetic can hold: `num_blocks` and
     /// `block_size` from 1 to 2³¹ − 1, `num_kv_heads` from 1 to 65,535, `head_dim` a multiple of 8 to 256, and
-    /// fewer than 2⁶³ bytes in all.
+    /// K, in the widest type, of fewer than 2⁶³ bytes. ([`crate::decode()`] takes pools of up to 2³⁵ elements of K.)
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl<'s, D: Driver, T: Element> KvPool<'s, D, T> {
         self.v.write(host)
     }
 
-    /// Copies whole blocks, K and V: what copy-on-write needs after [`crate::BlockAllocator::is_shared`].
+    /// Copies whole blocks, K and V, from the first to the second of each pair, one pair after the other: what copy-on-write needs after [`crate::BlockAllocator::is_shared`].
     ///
     /// # Errors
     ///
