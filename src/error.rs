@@ -149,6 +149,16 @@ pub enum Error {
         /// The value of the other side.
         expected: u64,
     },
+    /// Elements are not of the type that goes with the others of a call.
+    #[error("{what} is {got}, {expected} is expected")]
+    Dtype {
+        /// Name of the argument's type.
+        what: &'static str,
+        /// The type given.
+        got: Dtype,
+        /// The type that it has to be.
+        expected: Dtype,
+    },
     /// A device address does not have the alignment of what it points to.
     #[error("{what} is at {address:#x}, a multiple of {align} is needed")]
     Misaligned {

@@ -233,6 +233,69 @@ fn tables_that_nobody_checked_are_clamped_and_reported() {
     }
 }
 
+/// A call of two heads a KV head over pools of two tokens, whose addresses nobody may use.
+fn nowhere(dtype: Dtype) -> Decode {
+    let shape = PoolShape { num_blocks: 1, block_size: 2, num_kv_heads: 2, head_dim: 64 };
+    let address = DeviceAddress(1 << 20);
+    Decode {
+        q: Rows::contiguous(address, dtype, 4, 64),
+        out: Rows::contiguous(address, dtype, 4, 64),
+        lse: None,
+        pool: Pool::nhd(address, address, dtype, shape),
+        table: Table {
+            block_table: address,
+            seq_lens: address,
+            num_seqs: 1,
+            max_blocks_per_seq: 1,
+        },
+        num_q_heads: 4,
+        sm_scale: 1.0,
+        workspace: Workspace { address, max_seqs: 1, max_blocks_per_seq: 1 },
+        error_word: None,
+    }
+}
+
+/// What a call is refused with before anything is launched.
+fn refusal(args: &Decode) -> Error {
+    let device = device(EmulatorOptions::default());
+    let stream = device.stream().unwrap();
+    // SAFETY: it is refused: nothing is enqueued.
+    unsafe { raw::decode(&device, stream.raw(), args) }.expect_err("nothing is there")
+}
+
+/// Strides are refused where the kernels' offsets in bytes would no longer fit into 32 bits.
+#[test]
+fn strides_beyond_32_bits_of_bytes_are_refused() {
+    for dtype in [Dtype::F16, Dtype::F32] {
+        let too_large = |what, value, limit| Error::TooLarge { what, value, limit };
+        let mut args = nowhere(dtype);
+        args.pool.token_stride = (1 << 27) + 8;
+        let what = "token stride of the pool";
+        assert_eq!(refusal(&args), too_large(what, (1 << 27) + 8, 1 << 27));
+        let mut args = nowhere(dtype);
+        args.pool.head_stride = 1 << 31;
+        let what = "head stride of the pool";
+        assert_eq!(refusal(&args), too_large(what, 1 << 31, (1 << 31) - 1));
+        let mut args = nowhere(dtype);
+        args.q.head_stride = 1 << 30;
+        assert_eq!(refusal(&args), too_large("head stride of q", 1 << 30, (1 << 30) - 1));
+        let mut args = nowhere(dtype);
+        args.out.head_stride = 1 << 30;
+        assert_eq!(refusal(&args), too_large("head stride of out", 1 << 30, (1 << 30) - 1));
+        let mut args = nowhere(dtype);
+        args.q.token_stride = 1 << 32;
+        assert_eq!(refusal(&args), too_large("token stride of q", 1 << 32, (1 << 32) - 1));
+    }
+}
+
+/// Outputs have the queries' type: another one is an error that names both.
+#[test]
+fn an_output_of_another_type_is_refused() {
+    let mut args = nowhere(Dtype::F16);
+    args.out.dtype = Dtype::F32;
+    assert_eq!(refusal(&args).to_string(), "type of out is f32, f16 is expected");
+}
+
 /// Strides and addresses that the kernels cannot take are errors that name them, whatever the types.
 #[test]
 fn strides_that_kernels_do_not_take_are_refused() {

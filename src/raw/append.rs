@@ -1,6 +1,6 @@
 //! Storing new K and V, from raw memory.
 
-use super::{Pool, RowNames, Rows, expect_aligned};
+use super::{Pool, RowNames, Rows, expect_aligned, expect_dtype};
 use crate::device::Device;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
@@ -33,7 +33,9 @@ pub struct Append {
 ///
 /// # Errors
 ///
-/// As [`super::decode`]; strides have to be those of [`Rows::contiguous`] and [`Pool::nhd`].
+/// Those of [`PoolShape::check`]; [`Error::Mismatch`] for strides, which have to be those of [`Rows::contiguous`] and [`Pool::nhd`];
+/// [`Error::Misaligned`] for an address; [`Error::Dtype`]; [`Error::TooLarge`] for the number of tokens; and those of the driver. Then
+/// nothing is enqueued.
 ///
 /// # Safety
 ///
@@ -66,8 +68,8 @@ pub unsafe fn append<D: Driver>(
     ] {
         expect_aligned(what, address, align)?;
     }
+    expect_dtype("type of v_new", v_new.dtype, k_new.dtype)?;
     let kernel = kernels::find(format_args!("append_{}_{}", k_new.dtype, pool.dtype))
-        .filter(|_| v_new.dtype == k_new.dtype)
         .ok_or(Error::NoKernel { name: "append", head_dim: 0, q: k_new.dtype, kv: pool.dtype })?;
     if num_tokens == 0 {
         return Ok(());

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// `indices[indptr[i]..indptr[i + 1]]`, the last of which holds `last_page_len[i]` tokens.
 ///
 /// `block_table` [num_seqs, max_blocks_per_seq] and `seq_lens` `[num_seqs]` are overwritten; entries past a
-/// sequence's blocks become 0. What they then hold meets the contract of [`super::decode`] for pools with `num_blocks`
+/// sequence's blocks become 0. What they then hold meets the contract of [`super::decode()`] for pools with `num_blocks`
 /// blocks (or more) of `block_size`; after an error it need not.
 ///
 /// # Errors

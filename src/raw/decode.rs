@@ -1,6 +1,6 @@
 //! Attention, from raw memory.
 
-use super::{Pool, RowNames, Rows, expect_aligned};
+use super::{Pool, RowNames, Rows, expect_aligned, expect_dtype};
 use crate::device::Device;
 use crate::driver::Driver;
 use crate::error::{Error, Result, TableEntry};
@@ -32,9 +32,10 @@ pub struct Table {
 pub struct Decode {
     /// Queries, [num_seqs, num_q_heads, head_dim].
     pub q: Rows,
-    /// Outputs, [num_seqs, num_q_heads, head_dim], of the type of `q`.
+    /// Outputs, [num_seqs, num_q_heads, head_dim], of the type of `q`; 0 for a sequence of length 0.
     pub out: Rows,
-    /// Where wanted, log-sum-exp of each row, `f32` [num_seqs, num_q_heads] without gaps.
+    /// Where wanted, the natural logarithm of each row's sum of exponentials, `f32` [num_seqs, num_q_heads] without gaps; −∞ for a
+    /// sequence of length 0.
     pub lse: Option<DeviceAddress>,
     /// Keys and values.
     pub pool: Pool,
@@ -42,7 +43,7 @@ pub struct Decode {
     pub table: Table,
     /// Query heads, a multiple of the pool's heads.
     pub num_q_heads: usize,
-    /// Factor of the scores.
+    /// Factor of the scores, finite, usually 1/√head_dim.
     pub sm_scale: f32,
     /// Memory for partial results.
     pub workspace: Workspace,
@@ -127,13 +128,14 @@ fn max_tokens(shape: PoolShape, max_seqs: usize, max_blocks_per_seq: usize) -> R
 /// Enqueues attention of one query token per sequence: what [`crate::decode()`] computes, from raw memory.
 ///
 /// Strides are multiples of 4 for outputs and of 8 for queries and the pool, so HND as well as NHD, and slices of a wider
-/// tensor. The pool and queries are aligned to 16 bytes, outputs to 4 elements.
+/// tensor. A token stride of the pool is at most 2²⁷ elements, a head stride below 2³¹, those of queries and outputs below 2³² and 2³⁰; the
+/// last element of K lies below 2³⁵. The pool and queries are aligned to 16 bytes, outputs to 4 elements.
 ///
 /// # Errors
 ///
 /// Those of [`PoolShape::check`]; [`Error::HeadCounts`]; [`Error::Zero`] and [`Error::TooLarge`] for counts and strides;
 /// [`Error::Stride`] for strides that the kernel does not take;
-/// [`Error::Misaligned`] for an address; [`Error::NotFinite`]; [`Error::NoKernel`]; and those of the driver.
+/// [`Error::Misaligned`] for an address; [`Error::NotFinite`]; [`Error::Dtype`]; and those of the driver.
 /// Then nothing is enqueued.
 ///
 /// # Safety
@@ -174,10 +176,7 @@ pub unsafe fn decode<D: Driver>(
 fn check_decode(args: &Decode) -> Result<()> {
     let Decode { q, out, lse, pool, table, num_q_heads, sm_scale, workspace, error_word } = *args;
     check_heads(pool.shape, num_q_heads)?;
-    if out.dtype != q.dtype {
-        let head_dim = pool.shape.head_dim.next_multiple_of(32);
-        return Err(Error::NoKernel { name: "decode", head_dim, q: q.dtype, kv: pool.dtype });
-    }
+    expect_dtype("type of out", out.dtype, q.dtype)?;
     for (what, address, align) in [
         ("q", q.address, 16),
         ("out", out.address, 4 * out.dtype.bytes()),
@@ -237,17 +236,26 @@ fn params(plan: &KernelPlan, args: &Decode) -> Result<DecodeParams> {
     })
 }
 
+/// Largest token stride of a pool: the kernels for the tensor cores take up to 12 rows of a tile in 32 bits of bytes.
+const MAX_TOKEN_STRIDE: u64 = 1 << 27;
+
+/// Largest head stride of a pool: they take one in 32 bits of bytes.
+const MAX_HEAD_STRIDE: u64 = (1 << 31) - 1;
+
+/// Largest head stride of rows, of f32 in 32 bits of bytes.
+const MAX_ROW_STRIDE: u64 = (1 << 30) - 1;
+
 /// Fails unless the kernels can hold the strides.
 fn check_strides(q: Rows, out: Rows, pool: Pool) -> Result<()> {
     let narrow = u64::from(u32::MAX);
     for (what, stride, unit, limit) in [
         ("block stride of the pool", pool.block_stride, 8, MAX_POOL_ELEMS),
-        ("token stride of the pool", pool.token_stride, 8, narrow),
-        ("head stride of the pool", pool.head_stride, 8, narrow),
+        ("token stride of the pool", pool.token_stride, 8, MAX_TOKEN_STRIDE),
+        ("head stride of the pool", pool.head_stride, 8, MAX_HEAD_STRIDE),
         (Q.token_stride, q.token_stride, 8, narrow),
-        (Q.head_stride, q.head_stride, 8, narrow),
+        (Q.head_stride, q.head_stride, 8, MAX_ROW_STRIDE),
         (OUT.token_stride, out.token_stride, 4, narrow),
-        (OUT.head_stride, out.head_stride, 4, narrow),
+        (OUT.head_stride, out.head_stride, 4, MAX_ROW_STRIDE),
     ] {
         if !stride.is_multiple_of(unit) {
             return Err(Error::Stride { what, stride, unit });

@@ -113,6 +113,10 @@ fn expect_stride(what: &'static str, got: u64, expected: u64) -> Result<()> {
     if got == expected { Ok(()) } else { Err(Error::Mismatch { what, got, expected }) }
 }
 
+fn expect_dtype(what: &'static str, got: Dtype, expected: Dtype) -> Result<()> {
+    if got == expected { Ok(()) } else { Err(Error::Dtype { what, got, expected }) }
+}
+
 fn expect_aligned(
     what: &'static str,
     DeviceAddress(address): DeviceAddress,
