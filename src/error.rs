@@ -82,7 +82,10 @@ pub enum Error {
         value: f32,
     },
     /// A block id does not name a block of the pool.
-    #[error("block id {id} at index {index} of sequence {seq}, the pool has {num_blocks} blocks")]
+    #[error(
+        "block id {id}{} at index {index} of sequence {seq}, the pool has {num_blocks} blocks",
+        signed(*.id)
+    )]
     BlockId {
         /// Sequence (row of the table).
         seq: usize,
@@ -106,6 +109,16 @@ pub enum Error {
         block_size: u32,
         /// Tokens those blocks hold.
         limit: u64,
+    },
+    /// The last block of a sequence is said to hold no token, or more than a block can.
+    #[error("the last block of sequence {seq} has {tokens} tokens, 1 to {block_size} are needed")]
+    LastBlock {
+        /// Sequence (row of the table).
+        seq: usize,
+        /// Tokens given for its last block.
+        tokens: i32,
+        /// Tokens per block.
+        block_size: u32,
     },
     /// A slot does not lie in the pool.
     #[error("slot {slot} of token {token}, the pool has {num_slots} slots")]
@@ -180,12 +193,16 @@ pub enum Error {
         unit: u64,
     },
     /// A sequence of offsets goes back.
-    #[error("{what} goes back at index {index}, each entry has to be at least the one before")]
+    #[error("{what} is {value} at index {index}, at least {limit} is needed, as before it")]
     NotAscending {
         /// Name of the argument.
         what: &'static str,
         /// Index of the entry that is below the one before it.
         index: usize,
+        /// That entry.
+        value: i64,
+        /// The one before it, 0 for the first.
+        limit: i64,
     },
     /// An argument belongs to another stream than the one the operation runs on.
     #[error("{what} belongs to another stream, every argument of a call must be on one stream")]

@@ -13,9 +13,10 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// [`Error::Mismatch`] if the slices' lengths do not fit together or `indptr` does not end at `indices.len()`;
-/// [`Error::NotAscending`] for `indptr`; [`Error::SeqLen`] for more blocks than a row holds and for a last block
-/// that is empty or overfull; [`Error::BlockId`].
+/// [`Error::Mismatch`] if the slices' lengths do not fit together or `indptr` does not begin at 0 or end at `indices.len()`;
+/// [`Error::NotAscending`] for `indptr`, negative entries included; [`Error::SeqLen`] for more blocks than a row holds;
+/// [`Error::LastBlock`] for a last one that is empty or overfull; [`Error::TooLarge`] for more than 2³² − 1 tokens; [`Error::BlockId`],
+/// whose `id` is the entry's bits.
 pub fn pad_csr(
     csr: CsrTable<'_>,
     num_blocks: u32,
@@ -29,32 +30,51 @@ pub fn pad_csr(
     expect_equal("entries of seq_lens", seq_lens.len(), num_seqs)?;
     let width = block_table.len().checked_div(num_seqs).unwrap_or(0);
     expect_equal("entries of block_table", block_table.len(), width * num_seqs)?;
-    let at = |index: usize| usize::try_from(indptr[index]).unwrap_or(usize::MAX);
+    let mut before = 0;
+    for (index, &entry) in indptr.iter().enumerate() {
+        if entry < before {
+            let (value, limit) = (entry.into(), before.into());
+            return Err(Error::NotAscending { what: "indptr", index, value, limit });
+        }
+        before = entry;
+    }
+    // None is negative, as was just seen.
+    let at = |index: usize| indptr[index] as usize;
     expect_equal("first entry of indptr", at(0), 0)?;
     expect_equal("last entry of indptr", at(num_seqs), indices.len())?;
-    if let Some(index) = (0..num_seqs).find(|&seq| at(seq) > at(seq + 1)) {
-        return Err(Error::NotAscending { what: "indptr", index: index + 1 });
-    }
     for seq in 0..num_seqs {
         let ids = &indices[at(seq)..at(seq + 1)];
-        let last = u32::try_from(last_page_len[seq]).unwrap_or(u32::MAX);
-        let full = (ids.len() as u64).saturating_sub(1) * u64::from(block_size);
-        let len = u32::try_from(full + u64::from(last)).unwrap_or(u32::MAX);
         // An empty sequence has no blocks, and whatever FlashInfer's callers write for its last one.
-        let fits = ids.is_empty() || (last >= 1 && last <= block_size && len < u32::MAX);
-        if !fits || ids.len() > width {
-            let limit = ids.len().min(width) as u64 * u64::from(block_size);
+        let len = match ids.len() {
+            0 => 0,
+            blocks => {
+                let tokens = last_page_len[seq];
+                let last = u32::try_from(tokens).unwrap_or(0);
+                if last == 0 || last > block_size {
+                    return Err(Error::LastBlock { seq, tokens, block_size });
+                }
+                (blocks as u64 - 1) * u64::from(block_size) + u64::from(last)
+            }
+        };
+        let limit = u32::MAX.into();
+        let len = u32::try_from(len).map_err(|_| Error::TooLarge {
+            what: "tokens of a sequence",
+            value: len,
+            limit,
+        })?;
+        if ids.len() > width {
+            let limit = width as u64 * u64::from(block_size);
             return Err(Error::SeqLen { seq, len, blocks: width, block_size, limit });
         }
         let row = &mut block_table[seq * width..][..width];
         row.fill(0);
         for (index, (entry, &id)) in row.iter_mut().zip(ids).enumerate() {
-            *entry = u32::try_from(id).unwrap_or(u32::MAX);
-            if *entry >= num_blocks {
+            *entry = id.cast_unsigned();
+            if id < 0 || *entry >= num_blocks {
                 return Err(Error::BlockId { seq, index, id: *entry, num_blocks });
             }
         }
-        seq_lens[seq] = if ids.is_empty() { 0 } else { len };
+        seq_lens[seq] = len;
     }
     Ok(())
 }
