@@ -235,10 +235,12 @@ impl Log {
         self.reads.guessed(warp, mask, at, self.round);
     }
 
-    /// Notes a strong access of one lane; gives its entry.
+    /// Notes a strong access of one lane with what it knows now, in place of the last one like it; gives its entry.
     pub(crate) fn note_strong(&mut self, mut entry: Entry, knows: &Others) -> Option<u32> {
         entry.version = self.version(knows);
-        self.find(&entry)
+        let place = self.find(&entry)?;
+        self.entries[place as usize] = entry;
+        Some(place)
     }
 
     #[inline(always)]

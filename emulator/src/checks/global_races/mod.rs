@@ -270,9 +270,7 @@ impl GlobalRaces {
         let entry = Entry { stretch, pc, warp: own, issuer: own, kind, clock, version: 0, time };
         let mut race = None;
         if let Some(place) = log.note_strong(entry, &order.observed(warp, lane)) {
-            let version = log.entries[place as usize].version;
-            let entry = Entry { version, ..entry };
-            log.entries[place as usize] = entry;
+            let entry = log.entries[place as usize];
             race = self.compare(&log, number, &entry);
             if place >= log.linked {
                 log.listed |= self.link(number, place, &entry);
