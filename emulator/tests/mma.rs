@@ -85,6 +85,44 @@ fn products_of_every_shape_and_type() {
     }
 }
 
+/// Tensor cores give the same NaN, whichever they are given, or none.
+#[test]
+fn sums_that_are_no_numbers_all_have_the_same_bits() {
+    for case in cases().into_iter().filter(|case| case.sum != "s32") {
+        let Mma { k, types: (ta, tb), sum, .. } = case;
+        let nan = |ty| match ty {
+            "f16" => 0xfe01,
+            "bf16" => 0xff81,
+            "tf32" | "f32" => 0xff81_2000,
+            "e4m3" => 0xff,
+            _ => 0xfd,
+        };
+        let (mut a, mut b, mut c) = (vec![0; 16 * k], vec![0; 8 * k], vec![0; 128]);
+        // Row 3, column 5, and one sum beside them; infinity times zero where A has it.
+        (a[3 * k + 1], b[5 * k + 2], c[8 * 9 + 6]) = (nan(ta), nan(tb), nan(sum));
+        let infinity = [("f16", 0x7c00), ("bf16", 0x7f80), ("tf32", 0x7f80_0000), ("e5m2", 0x7c)];
+        let infinity = infinity.into_iter().find(|&(ty, _)| ty == ta);
+        if let Some((_, infinity)) = infinity {
+            a[12 * k + 3] = infinity;
+        }
+        let expected = |row, column| {
+            let is_nan = row == 3 || column == 5 || (row, column) == (9, 6);
+            match sum {
+                _ if !is_nan && (row != 12 || infinity.is_none()) => 0,
+                "f16" => 0x7fff,
+                _ => 0x7fff_ffff,
+            }
+        };
+        for mode in [MmaMode::Fast, MmaMode::BitAccurate] {
+            for (at, got) in case.run(mode, &a, &b, &c).into_iter().enumerate() {
+                let (row, column) = (at / 8, at % 8);
+                let expected = expected(row, column);
+                assert_eq!(got, expected, "{mode:?} {ta} {tb} {sum} k {k} ({row}, {column})");
+            }
+        }
+    }
+}
+
 #[test]
 fn sums_of_integers_wrap_or_stop_at_the_limits() {
     let sum = |finite: &str, c: u32| {

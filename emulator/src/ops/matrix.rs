@@ -5,7 +5,7 @@ use super::Lowered;
 use super::number::{half_from, half_value};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers, Value};
 use crate::exec::warp::Warp;
 use crate::exec::wide::{self, BRAINS, Fragments, HALVES, TENSOR};
 use crate::finding::FindingKind;
@@ -261,7 +261,7 @@ fn fast<const K: usize, const F16: bool>(regs: &mut Registers, inst: &Inst) -> F
             .iter()
             .zip(b)
             .fold(c, |sum, (&a, &b)| (first.value(a) as f32).mul_add(second.value(b) as f32, sum));
-        if F16 { half_from(sum) } else { sum.to_bits() }
+        if F16 { half_from(sum) } else { sum.put() }
     })
 }
 

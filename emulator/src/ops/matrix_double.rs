@@ -1,9 +1,10 @@
 //! `mma` in f64 (PTX ISA, "Warp Level Matrix Multiply-Accumulate Instructions").
 
-use super::Lowered;
 use super::exact::Number;
+use super::float::Fma;
 use super::matrix::{expect_all, fragments, shape};
 use super::number::Rounding;
+use super::{Lowered, Op3};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
 use crate::exec::lanes::{ALL, LANES, Lanes, Mask};
@@ -32,7 +33,7 @@ fn mma(f: &mut Form<'_, '_>) -> Lowered {
 #[inline(always)]
 pub(super) fn fused(a: f64, b: f64, c: f64, rounding: Rounding) -> f64 {
     if rounding == Rounding::NearestEven {
-        return a.mul_add(b, c);
+        return Fma::apply(a, b, c);
     }
     let [a, b, c] = [a, b, c].map(|x| Number::of_bits(x.to_bits()));
     f64::from_bits(a.mul(b).add(c, rounding).to_bits(rounding))

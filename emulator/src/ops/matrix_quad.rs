@@ -6,7 +6,7 @@ use super::matrix::expect_all;
 use super::number::{half_from, half_value};
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{ALL, LANES, Lanes, Mask};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Value};
 use crate::exec::warp::Warp;
 use crate::launch::MmaMode;
 use crate::lower::form::Form;
@@ -122,7 +122,7 @@ impl Exec for Quad {
                 let (row, column) = accumulator_place(lane, index, has(SINGLE_D));
                 let sum = dot(&a[product][row], &b[product][column], c[product][row][column]);
                 if has(SINGLE_D) {
-                    out[index].0[lane] = sum.to_bits();
+                    out[index].0[lane] = sum.put();
                 } else {
                     out[index / 2].0[lane] |= half_from(sum) << (16 * (index % 2));
                 }

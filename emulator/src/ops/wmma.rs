@@ -14,7 +14,7 @@ use crate::checks::taint;
 use crate::error::Fault;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers};
+use crate::exec::lanes::{ALL, LANES, Lanes, Mask, Registers, Value};
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
 use crate::launch::MmaMode;
@@ -603,7 +603,7 @@ impl Exec for MmaFloat {
             } else {
                 a.iter().zip(b).fold(start, |sum, (&a, &b)| value(a).mul_add(value(b), sum))
             };
-            if half_result { half_from(sum).into() } else { sum.to_bits().into() }
+            if half_result { half_from(sum).into() } else { sum.put().into() }
         })
     }
 }

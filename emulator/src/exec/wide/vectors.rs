@@ -42,10 +42,7 @@ pub(super) fn singles(halves: &[u32; LANES], singles: &mut [u32; LANES]) {
             [host::_mm256_castsi256_si128(packed), host::_mm256_extracti128_si256::<1>(packed)];
         for (index, part) in parts.into_iter().enumerate() {
             let value = host::_mm256_cvtph_ps(part);
-            let nan = host::_mm256_castsi256_ps(host::_mm256_set1_epi32(NAN32.cast_signed()));
-            let is_nan = host::_mm256_cmp_ps::<{ host::_CMP_UNORD_Q }>(value, value);
-            let value = host::_mm256_castps_si256(host::_mm256_blendv_ps(value, nan, is_nan));
-            set_eight(singles, first + 8 * index, value);
+            set_eight(singles, first + 8 * index, host::_mm256_castps_si256(settled(value)));
         }
     }
 }
@@ -264,6 +261,17 @@ pub(super) fn products<const KIND: u32, const P: usize, const K: usize>(
             }
             add!(0 1 2 3);
         }
+        let mut unordered = host::_mm256_setzero_ps();
+        for [even, odd] in sums.as_flattened() {
+            let either = host::_mm256_cmp_ps::<{ host::_CMP_UNORD_Q }>(*even, *odd);
+            unordered = host::_mm256_or_ps(unordered, either);
+        }
+        if host::_mm256_movemask_ps(unordered) != 0 {
+            sums.as_flattened_mut()
+                .as_flattened_mut()
+                .iter_mut()
+                .for_each(|sum| *sum = settled(*sum));
+        }
         // Only now: D may have registers of A or C.
         for part in 0..2 {
             for half in 0..2 {
@@ -275,6 +283,14 @@ pub(super) fn products<const KIND: u32, const P: usize, const K: usize>(
             }
         }
     }
+}
+
+/// Sums as instructions give them: of those that are no number, [`NAN32`].
+#[inline]
+#[target_feature(enable = "avx2")]
+fn settled(sums: __m256) -> __m256 {
+    let nan = host::_mm256_castsi256_ps(host::_mm256_set1_epi32(NAN32.cast_signed()));
+    host::_mm256_blendv_ps(sums, nan, host::_mm256_cmp_ps::<{ host::_CMP_UNORD_Q }>(sums, sums))
 }
 
 /// As [`super::add_up`].
@@ -326,13 +342,10 @@ unsafe fn add_up_together<const N: usize>(registers: *mut Lanes<u32>, together: 
         }
     }
     // A sum that is no number stays none, so that it is early enough now to make it the one that each instruction gives.
-    let nan = host::_mm256_castsi256_ps(host::_mm256_set1_epi32(NAN32.cast_signed()));
     for (sums, &Sum { d, .. }) in all.iter().zip(&together.sums) {
         for index in 0..LANES / 8 {
-            let is_nan = host::_mm256_cmp_ps::<{ host::_CMP_UNORD_Q }>(sums[index], sums[index]);
-            let sum = host::_mm256_blendv_ps(sums[index], nan, is_nan);
             // SAFETY: as before.
-            unsafe { host::_mm256_storeu_ps(part(d, index), sum) };
+            unsafe { host::_mm256_storeu_ps(part(d, index), settled(sums[index])) };
         }
     }
 }
