@@ -163,6 +163,13 @@ impl Counters {
         self.classes[class as usize]
     }
 
+    /// Adds what an asynchronous copy loads from global memory.
+    #[inline(always)]
+    pub(crate) fn add_copy(&mut self, traffic: &Traffic) {
+        self.global_loads += traffic;
+        self.global_copies += traffic;
+    }
+
     /// Adds the memory traffic and the branches of a part of a launch.
     pub(crate) fn add_traffic(&mut self, other: &Counters) {
         self.global_loads += &other.global_loads;

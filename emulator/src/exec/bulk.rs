@@ -7,6 +7,7 @@
 use super::env::Env;
 use crate::checks::global_races::One;
 use crate::checks::words;
+use crate::counters::Traffic;
 use crate::finding::{FindingKind, Report};
 use crate::memory::access::{
     Access, Global, Memory, Refused, Resolve, Shared, permitted, refuse, report_own_race,
@@ -173,7 +174,11 @@ impl Env<'_> {
             if race.is_some() {
                 return race;
             }
-            self.count_copied(|env| env.counters.global_loads.count_range(from, bytes.into()));
+            if self.launch.traffic {
+                let mut traffic = Traffic::default();
+                traffic.count_range(from, bytes.into());
+                self.counters.add_copy(&traffic);
+            }
         }
         let offset = (to - self.shared.base) as usize;
         let gone = if copy.reduction.is_some() { 0 } else { INIT };

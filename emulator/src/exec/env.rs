@@ -111,21 +111,6 @@ pub(crate) struct Env<'l> {
 }
 
 impl Env<'_> {
-    /// What `count` adds to the loads from global memory belongs to asynchronous copies too.
-    #[inline(always)]
-    pub(crate) fn count_copied(&mut self, count: impl FnOnce(&mut Self)) {
-        if !self.launch.traffic {
-            return;
-        }
-        let before = self.counters.global_loads;
-        count(self);
-        let loads = self.counters.global_loads;
-        let copies = &mut self.counters.global_copies;
-        copies.bytes += loads.bytes - before.bytes;
-        copies.sectors += loads.sectors - before.sectors;
-        copies.ideal_sectors += loads.ideal_sectors - before.ideal_sectors;
-    }
-
     /// Counts what the lanes of a warp wait for behind an instruction, `copied` bytes of asynchronous copies, and its bulk copies.
     #[inline(always)]
     pub(crate) fn count_in_flight(&mut self, (warp, inst): (u32, &Inst), mask: Mask, copied: u64) {

@@ -180,16 +180,16 @@ impl<const BYTES: usize, const WORDS: usize> Routine for SlowCopy<'_, '_, BYTES,
         }
         if reading != 0 {
             let slot = patterns::Slot::source(inst.home, warp.index);
-            let bytes = BYTES as u64;
-            let mut known = false;
-            env.count_copied(|env| {
-                let before = env.counters.global_loads.sectors;
-                known = count::<Global>(env, slot, &from, reading, bytes, Access::Load);
+            let Env { launch, patterns, counters, .. } = &mut *env;
+            if launch.traffic {
+                let pattern = patterns.of(slot, &from, reading, BYTES as u64);
+                let mut traffic = pattern.global(pattern.first(&from));
                 if inst.aux & PAST_L1 != 0 {
-                    env.counters.global_loads.sectors = before + fetched(&from, &to, reading);
+                    traffic.sectors = fetched(&from, &to, reading);
                 }
-            });
-            let known = (known && partly == 0).then_some(slot);
+                counters.add_copy(&traffic);
+            }
+            let known = (launch.traffic && partly == 0).then_some(slot);
             let place = (warp.index, inst.site, known);
             let flow = note_sources(env, place, &from, (reading, partly), size, BYTES as u32);
             if flow != Flow::Next {
@@ -283,8 +283,7 @@ fn copy_known<const BYTES: usize, const WORDS: usize>(
         if inst.aux & PAST_L1 != 0 {
             traffic.sectors = source.fetched(from, target, to);
         }
-        counters.global_loads += &traffic;
-        counters.global_copies += &traffic;
+        counters.add_copy(&traffic);
         counters.shared += target.shared(to);
     }
     let mut flow = Flow::Next;
