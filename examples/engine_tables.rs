@@ -62,7 +62,8 @@ unsafe fn decode_csr<D: Driver>(
     out: DeviceAddress,
 ) -> Result<()> {
     let num_seqs = csr.last_page_len.len();
-    let width = csr.indptr.windows(2).map(|pair| (pair[1] - pair[0]).max(0)).max().unwrap_or(0);
+    let width = csr.indptr.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max();
+    let width = width.unwrap_or(0).max(0);
     let mut block_table = vec![0; num_seqs * width as usize];
     let mut seq_lens = vec![0; num_seqs];
     let PoolShape { num_blocks, block_size, .. } = pool.shape;
