@@ -127,11 +127,13 @@ fn run(args: &Args) -> Outcome<()> {
         );
     }
     let mut header = !args.json;
+    let mut found = false;
     for (shape, dtype) in shapes::all()? {
         let case = format!("{dtype} {shape}");
         if !case.contains(&args.only) {
             continue;
         }
+        found = true;
         #[cfg_attr(not(any(feature = "cust", feature = "cudarc")), allow(unused_mut))]
         let mut row = count(case, &shape, &dtype, args, ptxas.as_deref())
             .map_err(|e| format!("{dtype} {shape}: {e}"))?;
@@ -148,6 +150,9 @@ fn run(args: &Args) -> Outcome<()> {
             }
             table::print_row(&row);
         }
+    }
+    if !found {
+        return Err(format!("no case has {:?} in its name", args.only).into());
     }
     Ok(())
 }
