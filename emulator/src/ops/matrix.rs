@@ -141,7 +141,8 @@ impl<const KIND: u32, const P: usize, const K: usize> Exec for MmaF32<KIND, P, K
         }
         // The registers of D, A, B and C, one after the other.
         let (a, b) = (16 * K / P / LANES, 8 * K / P / LANES);
-        let slot = |index: usize| inst.list[index % inst.list.len()];
+        let list = &inst.list[..8 + a + b];
+        let slot = |index: usize| list[index];
         let fragments = Fragments {
             d: std::array::from_fn(slot),
             a: std::array::from_fn(|index| slot(4 + index % a)),

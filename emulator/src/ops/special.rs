@@ -72,7 +72,7 @@ impl Function for Exp2 {
         let mut term = 12;
         while term > 0 {
             term -= 1;
-            sum = sum * r + EXP2[term];
+            sum = sum.mul_add(r, EXP2[term]);
         }
         let exponent = (shifted.to_bits() << 52).wrapping_add(1023 << 52);
         sum * f64::from_bits(exponent)
@@ -90,10 +90,10 @@ impl Function for Log2 {
         let m = f64::from_bits(bits.wrapping_sub((i64::from(e) as u64) << 52));
         let s = (m - 1.0) / (m + 1.0);
         let square = s * s;
-        let mut sum = 0.0;
+        let mut sum = 0.0_f64;
         let mut n = 21;
         while n > 0 {
-            sum = sum * square + 1.0 / n as f64;
+            sum = sum.mul_add(square, 1.0 / n as f64);
             n -= 2;
         }
         let value = f64::from(e) + sum * s * (2.0 * std::f64::consts::LOG2_E);

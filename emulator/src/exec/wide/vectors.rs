@@ -4,7 +4,7 @@
 
 #![allow(unsafe_code)]
 
-use std::arch::x86_64::{self as host, __m128i, __m256, __m256i};
+use std::arch::x86_64::{self as host, __m128, __m128i, __m256, __m256i};
 
 use super::{BRAINS, Fragments, HALVES};
 use crate::exec::lanes::{LANES, Lanes, NAN32};
@@ -146,23 +146,9 @@ fn numbers<const KIND: u32>(words: __m256i) -> [__m256; 2] {
     }
 }
 
-/// Rows of B: of each the even and the odd columns, twice each.
+/// Rows of B: of each the even columns, then the odd ones.
 #[repr(C, align(32))]
-struct Rows<const K: usize>([[[f32; 8]; 2]; K]);
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load(eight: &[f32; 8]) -> __m256 {
-    // SAFETY: the array has the 32 bytes that are loaded.
-    unsafe { host::_mm256_loadu_ps(eight.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store(eight: &mut [f32; 8], value: __m256) {
-    // SAFETY: the array has the 32 bytes that are stored.
-    unsafe { host::_mm256_storeu_ps(eight.as_mut_ptr(), value) };
-}
+struct Rows<const K: usize>([[__m128; 2]; K]);
 
 /// For each half of a vector, number `index` of the word of its lane `T`, as bf16 in the upper half of a word, four times.
 const fn quadrupled<const T: i32>(index: usize) -> [u8; 32] {
@@ -209,15 +195,15 @@ pub(super) fn products<const KIND: u32, const P: usize, const K: usize>(
             assert!((slot as usize) < registers.len(), "slots are of registers");
         }
     }
-    let mut rows = Rows([[[0.0; 8]; 2]; K]);
+    let mut rows = Rows([[host::_mm_setzero_ps(); 2]; K]);
     for register in 0..K / (4 * P) {
         let words = columns(&registers[b[register] as usize].0);
         for t in 0..4 {
             let both = numbers::<KIND>(words[t]);
             for index in 0..P {
                 let [even, odd] = &mut rows.0[P * (4 * register + t) + index];
-                store(even, host::_mm256_permute2f128_ps::<0x00>(both[index], both[index]));
-                store(odd, host::_mm256_permute2f128_ps::<0x11>(both[index], both[index]));
+                *even = host::_mm256_castps256_ps128(both[index]);
+                *odd = host::_mm256_extractf128_ps::<1>(both[index]);
             }
         }
     }
@@ -247,7 +233,7 @@ pub(super) fn products<const KIND: u32, const P: usize, const K: usize>(
                 ($($t:literal)*) => {$(
                     for index in 0..P {
                         let [even, odd] = &rows.0[4 * P * register + P * $t + index];
-                        let (even, odd) = (load(even), load(odd));
+                        let (even, odd) = (host::_mm256_broadcast_ps(even), host::_mm256_broadcast_ps(odd));
                         for part in 0..2 {
                             for half in 0..2 {
                                 let factor = factor::<KIND, $t>(words[part][half], index);

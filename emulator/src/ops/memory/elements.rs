@@ -135,12 +135,13 @@ impl Routine for Deliver<'_> {
     fn run(self) {
         let Deliver { regs, inst, mask, words } = self;
         let Elements { bytes, signed, register, .. } = Elements::of(inst);
-        let unused = 64 - 8 * bytes;
+        // There are 1, 2, 4 or 8 words, and to divide by their number would take longer than all else here.
+        let (unused, last) = (64 - 8 * bytes, words.len() - 1);
         for (index, &slot) in inst.list.iter().enumerate() {
             let first = index * bytes as usize;
-            let low = &words[first / 4 % words.len()];
+            let low = &words[(first / 4) & last];
             // The upper half of an element of eight bytes; else what is shifted out again.
-            let high = &words[(first / 4 + 1) % words.len()];
+            let high = &words[(first / 4 + 1) & last];
             let shift = 8 * (first as u32 % 4);
             let mut out = Lanes([0; LANES]);
             for lane in 0..LANES {
@@ -172,7 +173,7 @@ impl Routine for Collect<'_> {
     fn run(self) {
         let Collect { regs, inst, words } = self;
         let Elements { bytes, register, .. } = Elements::of(inst);
-        let (count, keep) = (words.len(), u64::MAX >> (64 - 8 * bytes));
+        let (last, keep) = (words.len() - 1, u64::MAX >> (64 - 8 * bytes));
         for (index, &slot) in inst.list.iter().enumerate() {
             let first = index * bytes as usize;
             let shift = 8 * (first as u32 % 4);
@@ -182,9 +183,9 @@ impl Routine for Collect<'_> {
                     _ => regs.words[slot as usize].0[lane].into(),
                 };
                 let value = (value & keep) << shift;
-                words[first / 4 % count].0[lane] |= value as u32;
+                words[(first / 4) & last].0[lane] |= value as u32;
                 if bytes == 8 {
-                    words[(first / 4 + 1) % count].0[lane] |= (value >> 32) as u32;
+                    words[(first / 4 + 1) & last].0[lane] |= (value >> 32) as u32;
                 }
             }
         }
