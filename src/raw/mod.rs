@@ -1,7 +1,7 @@
 //! The bottom layer, for engines that own their memory: `unsafe` launches from device pointers, strides and a raw stream.
 //!
 //! Nothing here allocates, copies or waits, and no argument is kept after a call. What the safe layer proves, the caller
-//! promises; [`decode`] and [`append`] say what that is. What can be checked without reading the device is checked:
+//! promises; [`decode()`] and [`append()`] say what that is. What can be checked without reading the device is checked:
 //! shapes, strides, alignment and the combination of types are errors, never undefined behaviour.
 //!
 //! Streams: [`crate::Driver::Stream`] is the driver's own type. An engine's `CUstream` becomes one by `stream_from_raw` (or
