@@ -12,7 +12,7 @@ pub fn print_header(row: &Row) {
         "KB fly: KB of KV in flight an SM at least; reg/spill/sh/warps: registers, bytes spilled, KB of shared memory, warps an \
          SM; us at peak: roofline; * a slice was emulated (below the row)"
     );
-    print!("{:<40} {:<22}", "case", "kernel");
+    print!("{:<40} {:<24}", "case", "kernel");
     print!(" {:>6} {:>6} {:>7} {:>4}", "instr", "loop", "sectors", "conf");
     for target in row.kv_bytes_in_flight_per_sm.keys() {
         print!(" {:>13}", format!("{target} KB fly"));
@@ -38,7 +38,7 @@ pub fn print_row(row: &Row) {
     let mark = if row.emulated.is_some() { "*" } else { "" };
     let case =
         if row.case.len() > 39 { format!("{}…", &row.case[..38]) } else { row.case.clone() };
-    print!("{:<40} {:<22}", format!("{case}{mark}"), row.kernel);
+    print!("{:<40} {:<24}", format!("{case}{mark}"), row.kernel);
     let in_loop = row.loop_instructions_per_tile.map_or("-".to_owned(), |n| format!("{n:.1}"));
     print!(
         " {:>6.1} {:>6} {:>7.4} {:>4}",
