@@ -2,6 +2,7 @@
 
 use pagedptx::Error;
 use pagedptx::raw::{CsrTable, pad_csr};
+use proptest::prelude::*;
 
 /// Three sequences of 5, 0 and 8 tokens in blocks of 4.
 const CSR: CsrTable<'_> =
@@ -68,4 +69,82 @@ fn csr_tables_of_pools_without_end() {
     let none = CsrTable { last_page_len: &[0], ..csr };
     let error = pad_csr(none, 10, 0, &mut table, &mut lens).unwrap_err();
     assert_eq!(error, Error::LastBlock { seq: 0, tokens: 0, block_size: 0 });
+}
+
+/// What a table in FlashInfer's form means, where it means something: padded rows and lengths.
+fn meaning(
+    csr: CsrTable<'_>,
+    num_blocks: u32,
+    block_size: u32,
+    width: usize,
+) -> Option<(Vec<u32>, Vec<u32>)> {
+    let mut bounds = Vec::new();
+    for &bound in csr.indptr {
+        bounds.push(usize::try_from(bound).ok()?);
+    }
+    let right = bounds.len() == csr.last_page_len.len() + 1
+        && bounds[0] == 0
+        && bounds[bounds.len() - 1] == csr.indices.len()
+        && bounds.is_sorted();
+    let (mut table, mut lens) = (Vec::new(), Vec::new());
+    for (bounds, &last) in right.then(|| bounds.windows(2))?.zip(csr.last_page_len) {
+        let ids = &csr.indices[bounds[0]..bounds[1]];
+        let mut row = Vec::new();
+        for &id in ids {
+            row.push(u32::try_from(id).ok().filter(|id| *id < num_blocks)?);
+        }
+        row.resize(width.max(ids.len()), 0);
+        let (blocks, block_size) = (ids.len() as i64, i64::from(block_size));
+        let last = i64::from(last);
+        let len = if blocks == 0 { 0 } else { (blocks - 1) * block_size + last };
+        let fits = blocks == 0 || (1..=block_size).contains(&last);
+        lens.push((fits && row.len() == width).then_some(len)?.try_into().ok()?);
+        table.extend(row);
+    }
+    Some((table, lens))
+}
+
+/// Numbers of which most are small and right, some wrong and some wild.
+fn entry(most: i32) -> impl Strategy<Value = i32> {
+    prop_oneof![12 => 0..most, 1 => -2..=most + 1, 1 => any::<i32>()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the numbers, a table is taken exactly if it means something, and then padded to just that.
+    #[test]
+    fn csr_tables_are_taken_if_they_mean_something(
+        steps in prop::collection::vec(entry(3), 0..5),
+        first in prop_oneof![20 => Just(0), 1 => any::<i32>()],
+        seqs in prop_oneof![10 => Just(None), 1 => (0..6_usize).prop_map(Some)],
+        ids in prop::collection::vec(entry(7), 12),
+        dropped in prop_oneof![10 => Just(0), 1 => 0..3_usize],
+        last in prop::collection::vec(prop_oneof![12 => 1..=4, 1 => -1..=6, 1 => any::<i32>()], 6),
+        width in 2..4_usize,
+        block_size in prop_oneof![10 => Just(4), 1 => 0..6_u32, 1 => any::<u32>()],
+        num_blocks in prop_oneof![10 => Just(7), 1 => any::<u32>()],
+    ) {
+        let indptr: Vec<i32> = [first]
+            .into_iter()
+            .chain(steps.iter().scan(first, |end, step| {
+                *end = end.wrapping_add(*step);
+                Some(*end)
+            }))
+            .collect();
+        let used = usize::try_from(indptr[indptr.len() - 1]).unwrap_or(0).min(ids.len());
+        let seqs = seqs.unwrap_or(steps.len());
+        let csr = CsrTable {
+            indptr: &indptr,
+            indices: &ids[..used.saturating_sub(dropped)],
+            last_page_len: &last[..seqs],
+        };
+        let (mut table, mut lens) = (vec![99; width * seqs], vec![99; seqs]);
+        let result = pad_csr(csr, num_blocks, block_size, &mut table, &mut lens);
+        let expected = meaning(csr, num_blocks, block_size, width);
+        prop_assert_eq!(result.is_ok(), expected.is_some(), "{:?}", result);
+        if let Some(expected) = expected {
+            prop_assert_eq!((table, lens), expected);
+        }
+    }
 }
