@@ -1,13 +1,17 @@
 //! A step of an engine, once it has been made as large before, allocates nothing: not on the device, not on the host.
 
+mod nothing;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use half::bf16;
 use pagedptx::{
-    BlockTables, Buffer, DecodeArgs, DecodePlan, Device, DeviceAddress, DeviceProperties, Driver,
-    KvPool, LaunchShape, PoolShape, Result, Sequence, SlotMapping, append, decode,
+    BlockTables, Buffer, DecodeArgs, DecodePlan, Device, KvPool, PoolShape, Result, Sequence,
+    SlotMapping, append, decode,
 };
+
+use crate::nothing::Nothing;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -33,83 +37,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// A device without memory: it counts calls and does nothing.
-struct Nothing {
-    properties: DeviceProperties,
-    device_allocations: Cell<u64>,
-    launches: Cell<u64>,
-}
-
-// SAFETY: no address that it gives is ever used: copies and launches do nothing. Nothing is read.
-unsafe impl Driver for Nothing {
-    type Stream = ();
-    type Kernel = ();
-
-    fn properties(&self) -> &DeviceProperties {
-        &self.properties
-    }
-
-    fn create_stream(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn allocate(&self, (): &(), _bytes: usize) -> Result<DeviceAddress> {
-        self.device_allocations.set(self.device_allocations.get() + 1);
-        Ok(DeviceAddress(self.device_allocations.get() << 32))
-    }
-
-    unsafe fn free(&self, (): &(), _address: DeviceAddress) {}
-
-    unsafe fn write(&self, (): &(), _dst: DeviceAddress, _src: &[u8]) -> Result<()> {
-        Ok(())
-    }
-
-    unsafe fn read(&self, (): &(), _src: DeviceAddress, _dst: &mut [u8]) -> Result<()> {
-        Ok(())
-    }
-
-    unsafe fn fill(&self, (): &(), _dst: DeviceAddress, _value: u8, _bytes: usize) -> Result<()> {
-        Ok(())
-    }
-
-    unsafe fn copy(
-        &self,
-        (): &(),
-        _dst: DeviceAddress,
-        _src: DeviceAddress,
-        _bytes: usize,
-    ) -> Result<()> {
-        Ok(())
-    }
-
-    fn load(&self, _entry: &'static str, _ptx: &'static str) -> Result<()> {
-        Ok(())
-    }
-
-    unsafe fn launch(&self, (): &(), (): &(), _shape: &LaunchShape, _params: &[u8]) -> Result<()> {
-        self.launches.set(self.launches.get() + 1);
-        Ok(())
-    }
-
-    fn synchronize(&self, (): &()) -> Result<()> {
-        Ok(())
-    }
-}
-
 /// Setting slots and tables, appending and attending allocate nothing in a step that has as many sequences as one before.
 #[test]
 fn a_step_allocates_nothing() {
-    let device = Device::new(Nothing {
-        properties: DeviceProperties {
-            name: "nothing".into(),
-            compute_capability: (9, 0),
-            num_multiprocessors: 132,
-            shared_bytes_per_cta: 227 << 10,
-        },
-        device_allocations: Cell::new(0),
-        launches: Cell::new(0),
-    })
-    .unwrap();
+    let device = Device::new(Nothing::new(227 << 10)).unwrap();
     let stream = device.stream().unwrap();
     let shape = PoolShape { num_blocks: 64, block_size: 16, num_kv_heads: 2, head_dim: 128 };
     let mut pool = KvPool::<_, bf16>::new(&stream, shape).unwrap();

@@ -152,7 +152,8 @@ pub unsafe trait Driver {
 /// # Safety
 ///
 /// - G1. Between `begin_capture` and `end_capture`, launches, fills and copies of that stream are recorded and do not
-///   run. Allocations, writes, reads and waits fail and enqueue nothing. `free` is not called.
+///   run. Allocations, writes, reads and waits fail and enqueue nothing; a `free` leaves the memory allocated (streams put theirs off
+///   until the capture has ended).
 /// - G2. `replay` enqueues what was recorded, in that order, with the addresses, shapes and parameters it had.
 /// - G3. Dropping a graph lets replays already enqueued finish.
 pub unsafe trait Graphs: Driver {
