@@ -76,7 +76,7 @@ impl<'s, D: Driver> DeviceTables<'s, D> {
     ///
     /// # Errors
     ///
-    /// [`Error::TooShort`] if the buffers hold fewer.
+    /// [`Error::TooShort`] if the buffers hold fewer, [`Error::Overflow`] if no table could hold as many.
     pub fn set_num_seqs(&mut self, num_seqs: usize) -> Result<()> {
         let before = core::mem::replace(&mut self.num_seqs, num_seqs);
         let fits = self.view().map(|_| ());
