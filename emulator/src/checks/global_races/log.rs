@@ -26,6 +26,8 @@ pub(crate) const STRONG: u8 = 4;
 pub(crate) const GUESS: u8 = 8;
 /// The entry is of accesses that are strong among the threads of the CTA.
 pub(crate) const STRONG_INSIDE: u8 = 16;
+/// The entry reads, and the warp as a whole does so, see [`Access::whole`].
+pub(crate) const WHOLE: u8 = 32;
 
 /// Accesses of one instruction of one warp to the same addresses.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +38,7 @@ pub(crate) struct Entry {
     pub(crate) warp: u8,
     /// The warp whose instruction it is.
     pub(crate) issuer: u8,
-    /// [`READS`], [`WRITES`], [`STRONG`], [`GUESS`], [`STRONG_INSIDE`].
+    /// [`READS`], [`WRITES`], [`STRONG`], [`GUESS`], [`STRONG_INSIDE`], [`WHOLE`].
     pub(crate) kind: u8,
     /// Clock of the warp at the last access.
     pub(crate) clock: u32,
@@ -320,6 +322,7 @@ impl Log {
 #[inline(always)]
 fn kind(access: Access) -> u8 {
     let what = match (access.writes, access.atomic) {
+        (false, _) if access.whole => READS | WHOLE,
         (false, _) => READS,
         (true, false) => WRITES,
         (true, true) => READS | WRITES,

@@ -5,7 +5,7 @@ use std::hash::BuildHasherDefault;
 use std::ops::RangeInclusive;
 
 use super::Mix;
-use super::log::STRONG_INSIDE;
+use super::log::{STRONG_INSIDE, WHOLE};
 use super::reads::Reads;
 use crate::checks::order::Order;
 use crate::checks::stretch::{PAGE, Stretch};
@@ -105,9 +105,9 @@ impl OwnPages {
                 reads.index();
                 for entry in reads.on_page(page, MOST_READS).filter(|e| e.warp == e.issuer) {
                     let (warp, pc) = (entry.warp.into(), entry.pc);
-                    let strong = entry.kind & STRONG_INSIDE != 0;
-                    let access =
-                        Access { warp, pc, writes: false, strong, atomic: false, whole: false };
+                    let is = |kind| entry.kind & kind != 0;
+                    let (strong, whole) = (is(STRONG_INSIDE), is(WHOLE));
+                    let access = Access { warp, pc, writes: false, strong, atomic: false, whole };
                     if let Some(part) = entry.stretch.within(page) {
                         words.remember_read(access, entry.clock, &part);
                     }

@@ -8,7 +8,7 @@ use std::hash::BuildHasherDefault;
 use std::ops::RangeInclusive;
 
 use super::Mix;
-use super::log::{Entry, GUESS, READS};
+use super::log::{Entry, GUESS, READS, WHOLE};
 use crate::checks::stretch::{PAGE, Stretch};
 use crate::exec::lanes::{Lanes, Mask};
 use crate::exec::patterns::Pattern;
@@ -257,7 +257,7 @@ impl Reads {
         for place in first..self.all.len() {
             let read = self.all[place];
             let same = Some((read.first, read.count)) == others_too;
-            if u32::from(read.warp) != warp || read.kind != READS || same {
+            if u32::from(read.warp) != warp || read.kind & !WHOLE != READS || same {
                 continue;
             }
             let is_guess = |s: &Stretch| s.mask & !mask == 0 && s.is(at);
@@ -277,7 +277,7 @@ impl Reads {
                     reads.stretches.extend_from_slice(part);
                     Read { base: 0, first, count: part.len() as u8, kind, ..read }
                 };
-                self.all[place] = from(self, &others, READS);
+                self.all[place] = from(self, &others, read.kind);
                 let guess = from(self, &guesses, READS | GUESS);
                 self.all.push(guess);
                 (self.indexed, self.by_page) = (0, HashMap::default());
