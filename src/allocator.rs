@@ -1,7 +1,7 @@
 //! Which blocks are in use: a free list with reference counts, on the host only.
 #![forbid(unsafe_code)]
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reserve};
 
 /// Hands out the blocks of a pool and counts who shares them.
 ///
@@ -21,9 +21,10 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Debug, Clone)]
 pub struct BlockAllocator {
-    /// Free ids; the last one is handed out next.
+    num_blocks: u32,
+    /// Ids that came back, or were given in an order; the last one is handed out next, and before those that never were.
     free: Vec<u32>,
-    /// References to each block, 0 for a free one.
+    /// References to each of the blocks `0..ref_counts.len()`, 0 for a free one. Those behind them have never been handed out.
     ref_counts: Vec<u32>,
 }
 
@@ -32,9 +33,16 @@ impl BlockAllocator {
     ///
     /// # Errors
     ///
-    /// [`Error::Zero`] for no blocks.
+    /// [`Error::Zero`] for no blocks, [`Error::HostMemory`] without 8 bytes for each.
     pub fn new(num_blocks: u32) -> Result<Self> {
-        Self::with_order((0..num_blocks).collect())
+        if num_blocks == 0 {
+            return Err(Error::Zero { what: "num_blocks" });
+        }
+        let (mut free, mut ref_counts) = (Vec::new(), Vec::new());
+        // All at once, so that a step allocates nothing; written to as blocks are handed out.
+        reserve(&mut free, num_blocks as usize)?;
+        reserve(&mut ref_counts, num_blocks as usize)?;
+        Ok(Self { num_blocks, free, ref_counts })
     }
 
     /// An allocator that first hands out the blocks in the order given, which names each of
@@ -66,17 +74,17 @@ impl BlockAllocator {
             }
         }
         let free = order.into_iter().rev().collect();
-        Ok(Self { free, ref_counts: vec![0; num_blocks as usize] })
+        Ok(Self { num_blocks, free, ref_counts: vec![0; num_blocks as usize] })
     }
 
     /// Blocks in all.
     pub fn num_blocks(&self) -> u32 {
-        self.ref_counts.len() as u32
+        self.num_blocks
     }
 
     /// Blocks that are free.
     pub fn num_free(&self) -> u32 {
-        self.free.len() as u32
+        self.num_blocks - self.ref_counts.len() as u32 + self.free.len() as u32
     }
 
     /// Takes a free block; it has one reference.
@@ -85,9 +93,16 @@ impl BlockAllocator {
     ///
     /// [`Error::OutOfBlocks`].
     pub fn allocate(&mut self) -> Result<u32> {
-        let id = self.free.pop().ok_or(Error::OutOfBlocks { num_blocks: self.num_blocks() })?;
-        self.ref_counts[id as usize] = 1;
-        Ok(id)
+        let handed_out = self.ref_counts.len() as u32;
+        if let Some(id) = self.free.pop() {
+            self.ref_counts[id as usize] = 1;
+            Ok(id)
+        } else if handed_out < self.num_blocks {
+            self.ref_counts.push(1);
+            Ok(handed_out)
+        } else {
+            Err(Error::OutOfBlocks { num_blocks: self.num_blocks })
+        }
     }
 
     /// Drops one reference to a block; the block is free when the last one is gone.
@@ -136,7 +151,11 @@ impl BlockAllocator {
     ///
     /// [`Error::NotAllocated`] for a block that does not exist.
     pub fn ref_count(&self, id: u32) -> Result<u32> {
-        self.ref_counts.get(id as usize).copied().ok_or(self.not_allocated(id))
+        match self.ref_counts.get(id as usize) {
+            Some(&count) => Ok(count),
+            None if id < self.num_blocks => Ok(0),
+            None => Err(self.not_allocated(id)),
+        }
     }
 
     /// Whether a block has several readers, so that it must be copied before it is written to.
@@ -149,7 +168,7 @@ impl BlockAllocator {
     }
 
     fn not_allocated(&self, id: u32) -> Error {
-        Error::NotAllocated { id, last: self.num_blocks() - 1 }
+        Error::NotAllocated { id, last: self.num_blocks - 1 }
     }
 
     fn count_mut(&mut self, id: u32) -> Result<&mut u32> {
@@ -169,6 +188,32 @@ mod tests {
         assert_eq!(blocks.allocate(), Err(Error::OutOfBlocks { num_blocks: 3 }));
         blocks.free(0).unwrap();
         assert_eq!((blocks.num_free(), blocks.allocate()), (1, Ok(0)));
+    }
+
+    #[test]
+    fn blocks_that_came_back_go_first() {
+        let mut blocks = BlockAllocator::new(4).unwrap();
+        assert_eq!([(); 3].map(|()| blocks.allocate().unwrap()), [0, 1, 2]);
+        blocks.free(1).unwrap();
+        assert_eq!((blocks.num_free(), blocks.ref_count(3)), (2, Ok(0)));
+        assert_eq!([(); 2].map(|()| blocks.allocate().unwrap()), [1, 3]);
+        assert_eq!(blocks.allocate(), Err(Error::OutOfBlocks { num_blocks: 4 }));
+    }
+
+    /// However many blocks there are, they cost memory once they are handed out, or are refused.
+    #[test]
+    fn an_allocator_of_all_ids_is_made_at_once_or_refused() {
+        match BlockAllocator::new(u32::MAX) {
+            Ok(mut blocks) => {
+                assert_eq!((blocks.allocate(), blocks.num_free()), (Ok(0), u32::MAX - 1));
+                assert_eq!(blocks.ref_count(u32::MAX - 1), Ok(0));
+                let last = u32::MAX - 1;
+                assert_eq!(blocks.free(last), Err(Error::NotAllocated { id: last, last }));
+            }
+            Err(error) => {
+                assert_eq!(error, Error::HostMemory { bytes: 4 * u64::from(u32::MAX) })
+            }
+        }
     }
 
     #[test]

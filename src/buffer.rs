@@ -23,6 +23,8 @@ pub struct Buffer<'s, D: Driver, T: Pod> {
     elements: PhantomData<T>,
 }
 
+debug!(['s, D: Driver, T: Pod] Buffer<'s, D, T> { address, len });
+
 impl<'s, D: Driver, T: Pod> Buffer<'s, D, T> {
     /// Allocates `len` elements with undefined contents.
     ///

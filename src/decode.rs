@@ -38,6 +38,8 @@ pub struct DecodePlan<'s, D: Driver, Q: Element, K: Element> {
     types: PhantomData<(Q, K)>,
 }
 
+debug!(['s, D: Driver, Q: Element, K: Element] DecodePlan<'s, D, Q, K> { num_q_heads, num_kv_heads, head_dim, max_seqs, max_tokens, grid });
+
 impl<'s, D: Driver, Q: Element, K: Element> DecodePlan<'s, D, Q, K> {
     /// A plan for `num_q_heads` query heads of `Q` over pools of `K` with the `num_kv_heads` and `head_dim` of `shape`,
     /// and over tables of up to `max_seqs` sequences of up to `max_blocks_per_seq` blocks of its `block_size`.
@@ -111,6 +113,8 @@ pub struct DecodeArgs<'a, 's, D: Driver, Q: Element> {
     /// Factor of the scores, finite, usually 1/√head_dim.
     pub sm_scale: f32,
 }
+
+debug!(['a, 's, D: Driver, Q: Element] DecodeArgs<'a, 's, D, Q> { q, out, lse, sm_scale });
 
 /// Attends from the last token of each sequence to all its tokens:
 /// `out = Σ_t softmax_t(sm_scale · q·k_t) v_t` over the `seq_lens` first tokens that the block table names.

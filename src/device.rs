@@ -21,6 +21,13 @@ pub struct Device<D: Driver> {
     shared: Arc<Shared<D>>,
 }
 
+impl<D: Driver> core::fmt::Debug for Device<D> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let properties = self.driver().properties();
+        f.debug_struct("Device").field("properties", properties).finish_non_exhaustive()
+    }
+}
+
 impl<D: Driver> Clone for Device<D> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
@@ -97,6 +104,8 @@ pub struct Stream<D: Driver> {
     keeper: Keeper,
     device: Device<D>,
 }
+
+debug!([D: Driver] Stream<D> { device });
 
 impl<D: Driver> Stream<D> {
     /// The device of this stream.

@@ -46,6 +46,8 @@ pub struct DeviceTables<'s, D: Driver> {
     report: Buffer<'s, D, u64>,
 }
 
+debug!(['s, D: Driver] DeviceTables<'s, D> { space, num_seqs, max_blocks_per_seq });
+
 impl<'s, D: Driver> DeviceTables<'s, D> {
     /// Tables of `seq_lens.len()` sequences of up to `max_blocks_per_seq` blocks, over pools with the `num_blocks` (or more)
     /// and `block_size` of `shape`. Ids and lengths are `u32` or non-negative `i32`.

@@ -263,6 +263,12 @@ pub enum Error {
         /// Bytes asked for.
         bytes: usize,
     },
+    /// The host has too little memory left.
+    #[error("the host could not allocate {bytes} bytes")]
+    HostMemory {
+        /// Bytes asked for.
+        bytes: u64,
+    },
     /// The device or its driver cannot run the kernels.
     #[error("{what}")]
     Unsupported {
@@ -277,4 +283,10 @@ pub enum Error {
         /// Code and text of the driver, with its log where there is one.
         message: String,
     },
+}
+
+/// Makes room on the host for so many more.
+pub(crate) fn reserve<T>(list: &mut Vec<T>, more: usize) -> Result<()> {
+    let bytes = list.len().saturating_add(more).saturating_mul(size_of::<T>());
+    list.try_reserve(more).map_err(|_| Error::HostMemory { bytes: bytes as u64 })
 }

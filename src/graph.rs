@@ -66,6 +66,8 @@ pub struct Graph<'s, D: Graphs> {
     serial: u64,
 }
 
+debug!(['s, D: Graphs] Graph<'s, D> { serial });
+
 impl<D: Driver> Stream<D> {
     /// Records the work that `record` enqueues on this stream, instead of running it.
     ///

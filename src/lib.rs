@@ -1,5 +1,18 @@
 #![doc = include_str!("../README.md")]
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations)]
+
+/// `Debug` of a type, by some of its fields: what its parameters and the others are need not be shown.
+macro_rules! debug {
+    ([$($generics:tt)*] $name:ident<$($argument:tt),*> { $($field:ident),* }) => {
+        impl<$($generics)*> core::fmt::Debug for $name<$($argument),*> {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                let mut shown = f.debug_struct(stringify!($name));
+                $(shown.field(stringify!($field), &self.$field);)*
+                shown.finish_non_exhaustive()
+            }
+        }
+    };
+}
 
 mod allocator;
 mod append;

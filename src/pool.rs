@@ -95,6 +95,8 @@ pub struct KvPool<'s, D: Driver, T: Element> {
     v: Buffer<'s, D, T>,
 }
 
+debug!(['s, D: Driver, T: Element] KvPool<'s, D, T> { shape, k, v });
+
 impl<'s, D: Driver, T: Element> KvPool<'s, D, T> {
     /// Allocates a pool; its contents are undefined until tokens are appended, and attention never
     /// reads a slot at or past a sequence's length.

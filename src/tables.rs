@@ -4,7 +4,7 @@
 use crate::buffer::Buffer;
 use crate::device::Stream;
 use crate::driver::Driver;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reserve};
 use crate::pool::{PoolShape, expect_in_range};
 
 /// The ids that a table or mapping was checked against.
@@ -72,6 +72,8 @@ pub struct BlockTables<'s, D: Driver> {
     block_table: Buffer<'s, D, u32>,
     seq_lens: Buffer<'s, D, u32>,
 }
+
+debug!(['s, D: Driver] BlockTables<'s, D> { space, num_seqs, max_seqs, max_blocks_per_seq });
 
 impl<'s, D: Driver> BlockTables<'s, D> {
     /// Tables for up to `max_seqs` sequences of up to `max_blocks_per_seq` blocks, over pools with the
@@ -181,6 +183,7 @@ impl<'s, D: Driver> BlockTables<'s, D> {
             }
         }
         let row = self.host_table.len();
+        reserve(&mut self.host_table, self.max_blocks_per_seq)?;
         self.host_table.extend_from_slice(&blocks[..used]);
         self.host_table.resize(row + self.max_blocks_per_seq, 0);
         self.host_lens.push(len);
@@ -253,6 +256,8 @@ pub struct SlotMapping<'s, D: Driver> {
     sorted: Vec<i64>,
     slots: Buffer<'s, D, i64>,
 }
+
+debug!(['s, D: Driver] SlotMapping<'s, D> { space, num_tokens, max_tokens });
 
 impl<'s, D: Driver> SlotMapping<'s, D> {
     /// A mapping for up to `max_tokens` tokens into pools with the `num_blocks` (or more) and `block_size` of `shape`.

@@ -13,14 +13,6 @@ fn device() -> Device<EmulatorDriver> {
     Device::new(EmulatorDriver::default()).unwrap()
 }
 
-/// What `Result::unwrap_err` gives, for values that have no `Debug`.
-fn error_of<T>(result: pagedptx::Result<T>) -> Error {
-    match result {
-        Ok(_) => panic!("an error is expected"),
-        Err(error) => error,
-    }
-}
-
 #[test]
 fn a_shape_outside_the_limits_is_an_error() {
     let with = |change: fn(&mut PoolShape)| {
@@ -62,9 +54,9 @@ fn memory_that_cannot_be_had_is_an_error() {
     let stream = device.stream().unwrap();
     let shape = PoolShape { num_blocks: 1 << 30, block_size: 1 << 16, ..SHAPE };
     let bytes = shape.num_blocks * shape.block_size * 2 * 16 * 2;
-    assert_eq!(error_of(KvPool::<_, f16>::new(&stream, shape)), Error::OutOfMemory { bytes });
+    assert_eq!(KvPool::<_, f16>::new(&stream, shape).unwrap_err(), Error::OutOfMemory { bytes });
     assert_eq!(
-        error_of(Buffer::<_, f32>::uninit(&stream, usize::MAX / 2)),
+        Buffer::<_, f32>::uninit(&stream, usize::MAX / 2).unwrap_err(),
         Error::Overflow { what: "bytes of a buffer" }
     );
 }
@@ -117,9 +109,9 @@ mod tables {
     fn capacities_of_zero_are_an_error() {
         let device = device();
         let stream = device.stream().unwrap();
-        let error = error_of(BlockTables::new(&stream, SHAPE, 0, 3));
+        let error = BlockTables::new(&stream, SHAPE, 0, 3).unwrap_err();
         assert_eq!(error, Error::Zero { what: "max_seqs" });
-        let error = error_of(BlockTables::new(&stream, SHAPE, 2, 0));
+        let error = BlockTables::new(&stream, SHAPE, 2, 0).unwrap_err();
         assert_eq!(error, Error::Zero { what: "max_blocks_per_seq" });
     }
 
@@ -183,7 +175,7 @@ mod slots {
     fn a_capacity_of_zero_is_an_error() {
         let device = device();
         let stream = device.stream().unwrap();
-        let error = error_of(SlotMapping::new(&stream, SHAPE, 0));
+        let error = SlotMapping::new(&stream, SHAPE, 0).unwrap_err();
         assert_eq!(error, Error::Zero { what: "max_tokens" });
     }
 
@@ -269,6 +261,25 @@ fn a_good_call_succeeds_and_writes_its_outputs() {
     assert_eq!(call.out.to_vec().unwrap(), [0.25; 2 * 4 * 16]);
 }
 
+/// What a value is can be printed, whatever its driver.
+#[test]
+fn values_show_what_they_are() {
+    let device = device();
+    let stream = device.stream().unwrap();
+    let pool = KvPool::<_, f16>::new(&stream, SHAPE).unwrap();
+    let text = format!("{pool:?}");
+    assert!(
+        text.starts_with("KvPool { shape: PoolShape { num_blocks: 6, block_size: 4,"),
+        "{text}"
+    );
+    assert!(text.contains("k: Buffer { address: ") && text.contains("len: 768, .. }"), "{text}");
+    let text = format!("{stream:?}");
+    assert!(text.contains("compute_capability: (9, 0)"), "{text}");
+    let tables = BlockTables::new(&stream, SHAPE, 2, 3).unwrap();
+    let text = format!("{tables:?}");
+    assert!(text.contains("num_seqs: 0, max_seqs: 2, max_blocks_per_seq: 3"), "{text}");
+}
+
 #[test]
 fn decode_of_no_sequences_does_nothing() {
     let device = device();
@@ -334,7 +345,7 @@ fn tables_beyond_the_capacities_of_the_plan_are_an_error() {
     let what = "tokens of a row of the block table";
     Call::expect(stream, |c| c.plan = plan(2, 2), too_large(what, 12, 8));
     let zero =
-        |seqs, blocks| error_of(DecodePlan::<_, f32, f32>::new(stream, SHAPE, 4, seqs, blocks));
+        |seqs, blocks| DecodePlan::<_, f32, f32>::new(stream, SHAPE, 4, seqs, blocks).unwrap_err();
     assert_eq!(zero(0, 3), Error::Zero { what: "max_seqs" });
     assert_eq!(zero(2, 0), Error::Zero { what: "max_blocks_per_seq" });
 }
@@ -357,11 +368,11 @@ fn head_counts_that_do_not_divide_are_an_error() {
     let stream = device.stream().unwrap();
     let plan = |heads| DecodePlan::<_, f32, bf16>::new(&stream, SHAPE, heads, 2, 3);
     let error = Error::HeadCounts { num_q_heads: 3, num_kv_heads: 2 };
-    assert_eq!(error_of(plan(3)), error);
-    assert_eq!(error_of(plan(0)), Error::Zero { what: "num_q_heads" });
+    assert_eq!(plan(3).unwrap_err(), error);
+    assert_eq!(plan(0).unwrap_err(), Error::Zero { what: "num_q_heads" });
     let limit = i32::MAX as u64 / 256;
     let error = Error::TooLarge { what: "num_q_heads", value: 1 << 31, limit };
-    assert_eq!(error_of(plan(1 << 31)), error);
+    assert_eq!(plan(1 << 31).unwrap_err(), error);
 }
 
 #[test]
