@@ -51,14 +51,6 @@ fn every_variant_appends() {
     every_variant().for_each(|spec| check(&spec));
 }
 
-fn of(dtype: Dtype) -> pagedptx::Dtype {
-    match dtype {
-        Dtype::F32 => pagedptx::Dtype::F32,
-        Dtype::F16 => pagedptx::Dtype::F16,
-        _ => pagedptx::Dtype::Bf16,
-    }
-}
-
 /// Appends from raw memory, with the arguments that `change` makes of the right ones; returns the bytes of K and V.
 fn append_raw(
     problem: &problem::Append,
@@ -74,11 +66,18 @@ fn append_raw(
         panic!("four dimensions")
     };
     let shape = PoolShape { num_blocks, block_size, num_kv_heads, head_dim };
-    let rows = |address| Rows::contiguous(address, of(problem.k_new.dtype), num_kv_heads, head_dim);
+    let rows = |address| {
+        Rows::contiguous(address, runner::crate_dtype(problem.k_new.dtype), num_kv_heads, head_dim)
+    };
     let mut args = Append {
         k_new: rows(k_new.address()),
         v_new: rows(v_new.address()),
-        pool: Pool::nhd(k.address(), v.address(), of(problem.k_cache.dtype), shape),
+        pool: Pool::nhd(
+            k.address(),
+            v.address(),
+            runner::crate_dtype(problem.k_cache.dtype),
+            shape,
+        ),
         slot_mapping: slots.address(),
         num_tokens: problem.slot_mapping.len(),
     };

@@ -93,14 +93,6 @@ fn safe<Q: Element, K: Element>(
     Ok(())
 }
 
-/// Both operations of the raw layer.
-fn from_raw_memory(device: &Device<Nothing>, decoded: &Decode, appended: &Append) -> Result<()> {
-    // SAFETY: the device does nothing.
-    unsafe { raw::decode(device, &(), decoded) }?;
-    // SAFETY: as above.
-    unsafe { raw::append(device, &(), appended) }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -168,8 +160,9 @@ proptest! {
         };
         let new = Rows::contiguous(address, dtype, shape.num_kv_heads, shape.head_dim);
         let appended = Append { k_new: new, v_new: new, pool, slot_mapping: address, num_tokens };
-        let _ = from_raw_memory(&device, &args, &appended);
         // SAFETY: the device does nothing.
+        let _ = unsafe { raw::decode(&device, &(), &args) };
+        // SAFETY: as above.
         let _ = unsafe { raw::append(&device, &(), &appended) };
         let _ = raw::workspace_bytes(dtype, kv_dtype, shape, num_q_heads, max_seqs, max_blocks);
         let _ = raw::check_error_word(strides.0, shape, max_blocks);

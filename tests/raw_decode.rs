@@ -22,14 +22,6 @@ const PAIRS: [(dtype::Dtype, dtype::Dtype); 3] = [
 /// What no kernel reads or writes: gaps between rows.
 const GAP: u8 = 0xA5;
 
-fn of(dtype: dtype::Dtype) -> Dtype {
-    match dtype {
-        dtype::Dtype::F32 => Dtype::F32,
-        dtype::Dtype::F16 => Dtype::F16,
-        _ => Dtype::Bf16,
-    }
-}
-
 /// 1,000 tokens make 8 chunks on the CUDA cores and 2 on the tensor cores, so that partial results are merged as well.
 fn problem((q_dtype, kv_dtype): (dtype::Dtype, dtype::Dtype)) -> Attention {
     let mut spec = Spec::decode(q_dtype, (6, 2), 72, &[17, 0, 1_000]);
@@ -93,7 +85,8 @@ fn run(problem: &Attention, layout: Layout, checked: bool) -> Result<(Vec<u8>, u
         problem.seq_lens.iter().map(|&len| u32::try_from(len).expect("short")).collect();
     let (ids, lens) = (Buffer::from_slice(&stream, &ids)?, Buffer::from_slice(&stream, &lens)?);
 
-    let (q_dtype, kv_dtype) = (of(problem.q.dtype), of(problem.k_cache.dtype));
+    let (q_dtype, kv_dtype) =
+        (runner::crate_dtype(problem.q.dtype), runner::crate_dtype(problem.k_cache.dtype));
     let (shape, num_q_heads) = (shape(problem), problem.num_q_heads());
     let (max_seqs, max_blocks_per_seq) = (problem.num_seqs(), problem.max_blocks_per_seq);
     let bytes =

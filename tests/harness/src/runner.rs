@@ -113,6 +113,20 @@ impl Output {
     }
 }
 
+/// What the crate calls a type that its raw layer takes.
+///
+/// # Panics
+///
+/// For a type that the crate does not have.
+pub fn crate_dtype(dtype: Dtype) -> pagedptx::Dtype {
+    match dtype {
+        Dtype::F32 => pagedptx::Dtype::F32,
+        Dtype::F16 => pagedptx::Dtype::F16,
+        Dtype::Bf16 => pagedptx::Dtype::Bf16,
+        _ => panic!("the crate has no {dtype}"),
+    }
+}
+
 /// How the kernel that the crate picks for queries and a cache of these types computes.
 pub fn arithmetic(q: Dtype, kv: Dtype) -> Arithmetic {
     if q == kv && kv.bytes() == 2 {
