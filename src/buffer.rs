@@ -50,7 +50,7 @@ impl<'s, D: Driver, T: Pod> Buffer<'s, D, T> {
     /// As [`Buffer::uninit`].
     pub fn zeroed(stream: &'s Stream<D>, len: usize) -> Result<Self> {
         let mut buffer = Self::uninit(stream, len)?;
-        buffer.fill_bytes(0)?;
+        buffer.clear("allocation")?;
         Ok(buffer)
     }
 
@@ -144,6 +144,12 @@ impl<'s, D: Driver, T: Pod> Buffer<'s, D, T> {
         }
         // SAFETY: B1, the whole buffer.
         unsafe { self.stream.driver().fill(self.stream.raw(), self.address, value, bytes) }
+    }
+
+    /// Sets every byte to 0, as a part of `operation`: fails while the stream records, which would leave the bytes as they are.
+    pub(crate) fn clear(&mut self, operation: &'static str) -> Result<()> {
+        let _outside = self.stream.keeper().outside_capture(operation)?;
+        self.fill_bytes(0)
     }
 
     /// Copies `len` elements within the buffer.

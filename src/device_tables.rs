@@ -128,7 +128,7 @@ impl<'s, D: Driver> DeviceTables<'s, D> {
         let mut word = [0];
         self.report.read(&mut word)?;
         if word[0] != 0 {
-            self.report.fill_bytes(0)?;
+            self.report.clear("a read")?;
         }
         check_error_word(word[0], self.shape, self.max_blocks_per_seq)
     }

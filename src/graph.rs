@@ -111,10 +111,7 @@ impl<D: Graphs> Graph<'_, D> {
     pub fn replay(&mut self) -> Result<()> {
         let stream = self.stream;
         let Some(recorded) = &mut self.recorded else { return Ok(()) };
-        let state = stream.keeper().lock();
-        if state.capturing {
-            return Err(Error::Capturing { operation: "a replay" });
-        }
+        let _outside = stream.keeper().outside_capture("a replay")?;
         // SAFETY: H1 keeps the memory that the recorded calls name, H2 and H3 their conditions on contents and sizes
         // (tests of tests/soundness.rs); the stream is the one captured.
         unsafe { stream.driver().replay(stream.raw(), recorded) }
@@ -193,12 +190,20 @@ impl Keeper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin_capture(&self) -> Result<()> {
-        let mut state = self.lock();
+    /// Locks captures out, and fails if one is under way.
+    pub(crate) fn outside_capture(
+        &self,
+        operation: &'static str,
+    ) -> Result<MutexGuard<'_, KeeperState>> {
+        let state = self.lock();
         if state.capturing {
-            return Err(Error::Capturing { operation: "a capture" });
+            return Err(Error::Capturing { operation });
         }
-        state.capturing = true;
+        Ok(state)
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        self.outside_capture("a capture")?.capturing = true;
         Ok(())
     }
 }

@@ -12,17 +12,33 @@ pub struct Late<D: Driver> {
     inner: Arc<D>,
     /// A driver that breaks promise D2: its frees do not wait. Shows that the tests would notice.
     frees_at_once: bool,
+    /// What happens elsewhere right after the next allocation or read.
+    interruption: Mutex<Option<Interruption>>,
 }
+
+type Interruption = Box<dyn FnOnce() + Send>;
 
 impl<D: Driver> Late<D> {
     /// A late `inner`.
     pub fn new(inner: D) -> Self {
-        Self { inner: Arc::new(inner), frees_at_once: false }
+        Self { inner: Arc::new(inner), frees_at_once: false, interruption: Mutex::default() }
     }
 
     /// The same with frees that overtake the work before them.
     pub fn freeing_at_once(inner: D) -> Self {
         Self { frees_at_once: true, ..Self::new(inner) }
+    }
+
+    /// Has this happen at the end of the next allocation or read.
+    pub fn interrupt(&self, by: impl FnOnce() + Send + 'static) {
+        *self.interruption.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(by));
+    }
+
+    fn be_interrupted(&self) {
+        let interruption = self.interruption.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(by) = interruption {
+            by();
+        }
     }
 }
 
@@ -150,7 +166,9 @@ unsafe impl<D: Driver> Driver for Late<D> {
 
     fn allocate(&self, stream: &LateStream<D>, bytes: usize) -> Result<DeviceAddress> {
         stream.outside_capture("allocation")?;
-        self.inner.allocate(&stream.raw, bytes)
+        let address = self.inner.allocate(&stream.raw, bytes)?;
+        self.be_interrupted();
+        Ok(address)
     }
 
     unsafe fn free(&self, stream: &LateStream<D>, address: DeviceAddress) {
@@ -177,7 +195,9 @@ unsafe impl<D: Driver> Driver for Late<D> {
         stream.outside_capture("a read")?;
         stream.catch_up()?;
         // SAFETY: the caller's promise.
-        unsafe { self.inner.read(&stream.raw, src, dst) }
+        unsafe { self.inner.read(&stream.raw, src, dst) }?;
+        self.be_interrupted();
+        Ok(())
     }
 
     unsafe fn fill(

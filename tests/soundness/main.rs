@@ -4,6 +4,8 @@
 mod late;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::thread;
 
 use half::f16;
 use late::Late;
@@ -202,6 +204,57 @@ fn dropping_a_stream_with_work_under_way() {
     drop(stream);
     let other = device.stream().unwrap();
     assert_eq!(step_and_drop::<_, f32>(&other).unwrap(), expected::<_, f32>(&other, 1)[0]);
+}
+
+/// A capture that begins on another thread in the middle of an operation of two parts does not take the second part away unnoticed: zeros
+/// of a new buffer, the taking of a report.
+#[test]
+fn a_capture_begun_in_the_middle_of_an_operation() {
+    let device = Device::new(Late::new(EmulatorDriver::default())).unwrap();
+    let stream = &device.stream().unwrap();
+    let mut step = Step::<_, f32>::new(stream).unwrap();
+    let ids = Buffer::from_slice(stream, &[8; 8]).unwrap();
+    let lens = Buffer::from_slice(stream, &[1, 1]).unwrap();
+    let mut tables = DeviceTables::new(SHAPE, ids, lens, BLOCKS[0].len()).unwrap();
+    step.set([1, 1]).unwrap();
+    let elems = step.pool.k().len();
+    step.pool.write_k(&noise(1, elems)).unwrap();
+    step.pool.write_v(&noise(2, elems)).unwrap();
+    let args = DecodeArgs { q: &step.q, out: &mut step.out, lse: None, sm_scale: SM_SCALE };
+    decode_checked(&mut step.plan, &step.pool, &tables, args).unwrap();
+
+    // Runs the operation while another thread records from the end of the operation's first part on.
+    let interrupted = |operation: &mut dyn FnMut() -> Result<()>| {
+        let (begin, begins) = mpsc::channel();
+        let (record, records) = mpsc::channel();
+        let (end, ends) = mpsc::channel();
+        device.driver().interrupt(move || {
+            begin.send(()).unwrap();
+            records.recv().unwrap();
+        });
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                begins.recv().unwrap();
+                let graph = stream.capture(|| {
+                    record.send(()).unwrap();
+                    ends.recv().unwrap();
+                    Ok(())
+                });
+                drop(graph.unwrap());
+            });
+            let result = operation();
+            device.driver().interrupt(|| ()); // were the other one left, its thread would wait for ever
+            end.send(()).unwrap();
+            result
+        })
+    };
+    let refused = |operation| Err(Error::Capturing { operation });
+    let zeroed = interrupted(&mut || Buffer::<_, u32>::zeroed(stream, 4).map(drop));
+    assert_eq!(zeroed, refused("allocation"));
+    assert_eq!(interrupted(&mut || tables.check()), refused("a read"));
+    let (entry, limit) = (TableEntry::BlockId, 7);
+    assert_eq!(tables.check(), Err(Error::DeviceTable { entry, seq: 0, value: 8, limit }));
+    assert_eq!(tables.check(), Ok(()));
 }
 
 /// Every argument of every operation has to be on the operation's stream.
