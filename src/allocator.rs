@@ -50,9 +50,9 @@ impl BlockAllocator {
     ///
     /// # Errors
     ///
-    /// [`Error::Zero`] for no blocks, [`Error::BlockId`] for an id out of range,
-    /// [`Error::DuplicateBlock`] for an id given twice.
-    pub fn with_order(order: Vec<u32>) -> Result<Self> {
+    /// [`Error::Zero`] for no blocks, [`Error::TooLarge`] for more than `u32::MAX`, [`Error::BlockId`] for an id out of range,
+    /// [`Error::DuplicateBlock`] for an id given twice, [`Error::HostMemory`].
+    pub fn with_order(mut order: Vec<u32>) -> Result<Self> {
         let num_blocks = u32::try_from(order.len()).map_err(|_| Error::TooLarge {
             what: "num_blocks",
             value: order.len() as u64,
@@ -61,7 +61,9 @@ impl BlockAllocator {
         if num_blocks == 0 {
             return Err(Error::Zero { what: "num_blocks" });
         }
-        let mut seen = vec![false; order.len()];
+        let (mut seen, mut ref_counts) = (Vec::new(), Vec::new());
+        reserve(&mut seen, order.len())?;
+        seen.resize(order.len(), false);
         for (index, &id) in order.iter().enumerate() {
             let place = seen.get_mut(id as usize).ok_or(Error::BlockId {
                 seq: 0,
@@ -73,8 +75,10 @@ impl BlockAllocator {
                 return Err(Error::DuplicateBlock { id });
             }
         }
-        let free = order.into_iter().rev().collect();
-        Ok(Self { num_blocks, free, ref_counts: vec![0; num_blocks as usize] })
+        reserve(&mut ref_counts, order.len())?;
+        ref_counts.resize(order.len(), 0);
+        order.reverse();
+        Ok(Self { num_blocks, free: order, ref_counts })
     }
 
     /// Blocks in all.

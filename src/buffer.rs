@@ -6,7 +6,7 @@ use bytemuck::Pod;
 
 use crate::device::Stream;
 use crate::driver::Driver;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reserve};
 use crate::types::DeviceAddress;
 
 /// `len` elements of `T` in device memory, freed (stream-ordered) when dropped.
@@ -125,9 +125,11 @@ impl<'s, D: Driver, T: Pod> Buffer<'s, D, T> {
     ///
     /// # Errors
     ///
-    /// Those of the driver.
+    /// [`Error::HostMemory`] and those of the driver.
     pub fn to_vec(&self) -> Result<Vec<T>> {
-        let mut host = vec![T::zeroed(); self.len];
+        let mut host = Vec::new();
+        reserve(&mut host, self.len)?;
+        host.resize(self.len, T::zeroed());
         self.read(&mut host)?;
         Ok(host)
     }

@@ -112,8 +112,8 @@ impl<'s, D: Driver> BlockTables<'s, D> {
     /// # Errors
     ///
     /// [`Error::TooLarge`] for too many sequences, [`Error::SeqLen`] for a length that the blocks given (or
-    /// `max_blocks_per_seq` of them) cannot hold, [`Error::BlockId`] for an id outside the pool, and those of the
-    /// driver. After an error there are no sequences.
+    /// `max_blocks_per_seq` of them) cannot hold, [`Error::BlockId`] for an id outside the pool, [`Error::HostMemory`], and
+    /// those of the driver. After an error there are no sequences.
     pub fn set<'a>(&mut self, sequences: impl IntoIterator<Item = Sequence<'a>>) -> Result<()> {
         self.num_seqs = 0;
         self.host_table.clear();
@@ -184,6 +184,7 @@ impl<'s, D: Driver> BlockTables<'s, D> {
         }
         let row = self.host_table.len();
         reserve(&mut self.host_table, self.max_blocks_per_seq)?;
+        reserve(&mut self.host_lens, 1)?;
         self.host_table.extend_from_slice(&blocks[..used]);
         self.host_table.resize(row + self.max_blocks_per_seq, 0);
         self.host_lens.push(len);
@@ -286,7 +287,7 @@ impl<'s, D: Driver> SlotMapping<'s, D> {
     /// # Errors
     ///
     /// [`Error::TooLarge`] for too many tokens, [`Error::Slot`] for a slot outside the pool,
-    /// [`Error::DuplicateSlot`] for one given twice, and those of the driver. After an error there are no tokens.
+    /// [`Error::DuplicateSlot`] for one given twice, [`Error::HostMemory`], and those of the driver. After an error there are no tokens.
     pub fn set(&mut self, slots: &[i64]) -> Result<()> {
         self.num_tokens = 0;
         if slots.len() > self.max_tokens {
@@ -302,12 +303,14 @@ impl<'s, D: Driver> SlotMapping<'s, D> {
             }
         }
         self.sorted.clear();
+        reserve(&mut self.sorted, slots.len())?;
         self.sorted.extend(slots.iter().filter(|slot| **slot >= 0));
         self.sorted.sort_unstable();
         if let Some(pair) = self.sorted.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::DuplicateSlot { slot: pair[0] });
         }
         self.host_slots.clear();
+        reserve(&mut self.host_slots, slots.len())?;
         self.host_slots.extend_from_slice(slots);
         self.used_tokens = self.used_tokens.max(slots.len());
         self.host_slots.resize(self.used_tokens, -1); // M4
