@@ -46,7 +46,7 @@ impl<'s, D: Driver, Q: Element, K: Element> DecodePlan<'s, D, Q, K> {
     ///
     /// The capacities size the workspace and the grid, so that neither depends on lengths. A row of a table has at most 2³¹ − 16 tokens,
     /// and all rows together at most 2³¹ − 1 units of work: chunks, at most 256 of a row, times KV heads, times the passes that large groups
-    /// take.
+    /// take. Where rows have several chunks, query heads times passes are below 2³².
     ///
     /// # Errors
     ///

@@ -19,6 +19,9 @@ const MAX_LEN: usize = (1 << 31) - TILE as usize;
 /// Largest number of units of a launch: their numbers stay below 2³² when a grid is added to them.
 const MAX_UNITS: u64 = i32::MAX as u64;
 
+/// Largest number of rows that a chunk of all heads has in the workspace: merging steps from chunk to chunk by 32 bits of them.
+const MAX_CHUNK_ROWS: u64 = u32::MAX as u64;
+
 /// Largest number of elements of K: 2³² pieces of 8 elements.
 pub(crate) const MAX_POOL_ELEMS: u64 = 1 << 35;
 
@@ -214,6 +217,11 @@ impl KernelPlan {
         if units > MAX_UNITS {
             let what = "number of sequences, chunks and heads";
             return Err(Error::TooLarge { what, value: units, limit: MAX_UNITS });
+        }
+        let chunk_rows = u64::from(self.chunk_units()) * u64::from(self.group_size);
+        if max_chunks > 1 && chunk_rows > MAX_CHUNK_ROWS {
+            let what = "number of query heads times passes";
+            return Err(Error::TooLarge { what, value: chunk_rows, limit: MAX_CHUNK_ROWS });
         }
         // A row with one chunk never touches the workspace.
         let rows = if max_chunks == 1 { 0 } else { units as usize * self.group_size as usize };
@@ -478,12 +486,13 @@ mod tests {
         assert!(matches!(plan.workspace(1, 1 << 32), Err(Error::TooLarge { .. })));
     }
 
-    /// The largest capacities have a workspace or are an error that names the number of units.
+    /// The largest capacities have a workspace or are an error that names the number of units or of rows.
     #[test]
     fn the_largest_capacities_do_not_overflow() {
         let most = i32::MAX as usize;
         for (q, kv) in [(Dtype::F16, Dtype::F16), (Dtype::F32, Dtype::F32)] {
-            for (num_kv_heads, group_size) in [(1, 1), (1, 8_388_607), (65_535, 128)] {
+            for (num_kv_heads, group_size) in [(1, 1), (1, 600_000), (1, 8_388_607), (65_535, 128)]
+            {
                 let plan = plan_for(q, kv, shape(num_kv_heads, 256), num_kv_heads * group_size);
                 let units = |seqs: usize, tokens: u32| {
                     seqs as u64
@@ -492,10 +501,16 @@ mod tests {
                 };
                 for (seqs, tokens) in [(1, MAX_LEN), (most, 1), (most, MAX_LEN)] {
                     let (got, units) = (plan.workspace(seqs, tokens), units(seqs, tokens as u32));
+                    let heads = (num_kv_heads * group_size) as u64;
+                    let rows = heads * u64::from(plan.passes);
+                    let too_large =
+                        |what, value, limit| Err(Error::TooLarge { what, value, limit });
                     if units > MAX_UNITS {
                         let what = "number of sequences, chunks and heads";
-                        let error = Error::TooLarge { what, value: units, limit: MAX_UNITS };
-                        assert_eq!(got, Err(error));
+                        assert_eq!(got, too_large(what, units, MAX_UNITS));
+                    } else if tokens == MAX_LEN && rows >= 1 << 32 {
+                        let what = "number of query heads times passes";
+                        assert_eq!(got, too_large(what, rows, (1 << 32) - 1));
                     } else {
                         assert_eq!(u64::from(got.unwrap().units), units);
                     }
