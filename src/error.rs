@@ -182,6 +182,22 @@ pub enum Error {
         /// Alignment needed, in bytes.
         align: usize,
     },
+    /// A device address is null where something is read or written.
+    #[error("{what} is null, an address of device memory is needed")]
+    Null {
+        /// Name of the argument.
+        what: &'static str,
+    },
+    /// A stride is so small that rows which a call writes overlap.
+    #[error("{what} is {stride} elements, at least {needed} are needed or rows overlap")]
+    Overlap {
+        /// Name of the stride.
+        what: &'static str,
+        /// The stride given, in elements.
+        stride: u64,
+        /// The smallest with which no two rows overlap.
+        needed: u64,
+    },
     /// A stride is not a multiple of what the kernels read or write at once.
     #[error("{what} is {stride} elements, a multiple of {unit} is needed")]
     Stride {

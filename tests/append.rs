@@ -98,7 +98,10 @@ fn raw_memory_is_appended_to_as_the_safe_layer_does() {
             runner::append(&device, &problem).unwrap_or_else(|it| panic!("{spec:?}: {it}"));
         let got = append_raw(&problem, |_| {}).unwrap_or_else(|it| panic!("{spec:?}: {it}"));
         assert!(got == (k.bytes, v.bytes), "{spec:?}");
-        let none = append_raw(&problem, |args| args.num_tokens = 0).expect("nothing to do");
+        let none = |args: &mut Append| {
+            (args.num_tokens, args.slot_mapping) = (0, DeviceAddress::NULL);
+        };
+        let none = append_raw(&problem, none).expect("nothing to do");
         assert!(none == (problem.k_cache.bytes, problem.v_cache.bytes), "{spec:?}");
     }
 }
@@ -130,6 +133,12 @@ fn raw_arguments_that_do_not_fit_are_refused() {
         misaligned("slot_mapping", 4, 8)
     );
     assert_eq!(refused(|args| args.pool.v = DeviceAddress(2)), misaligned("v", 2, 4));
+    let null = |what| Error::Null { what };
+    assert_eq!(refused(|args| args.k_new.address = DeviceAddress::NULL), null("k_new"));
+    assert_eq!(refused(|args| args.v_new.address = DeviceAddress::NULL), null("v_new"));
+    assert_eq!(refused(|args| args.pool.k = DeviceAddress::NULL), null("k"));
+    assert_eq!(refused(|args| args.pool.v = DeviceAddress::NULL), null("v"));
+    assert_eq!(refused(|args| args.slot_mapping = DeviceAddress::NULL), null("slot_mapping"));
     assert_eq!(
         refused(|args| args.num_tokens = 1 << 31),
         Error::TooLarge { what: "num_tokens", value: 1 << 31, limit: (1 << 31) - 1 }

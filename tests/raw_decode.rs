@@ -165,7 +165,11 @@ fn strides_change_no_bit() {
             q: [problem.num_q_heads() * (head_dim + 8) + 24, head_dim + 8],
             out: [problem.num_q_heads() * (head_dim + 4) + 12, head_dim + 4],
         };
-        for (name, layout) in [("NHD", nhd), ("HND", hnd), ("gaps", gaps)] {
+        let heads_first = [head_dim + 4, problem.num_seqs() * (head_dim + 4)];
+        let heads_first = Layout { out: heads_first, ..nhd };
+        for (name, layout) in
+            [("NHD", nhd), ("HND", hnd), ("gaps", gaps), ("heads first", heads_first)]
+        {
             let (out, word) = run(&problem, layout, false)
                 .unwrap_or_else(|error| panic!("{pair:?}, {name}: {error}"));
             let [token, head] = layout.out;
@@ -279,6 +283,60 @@ fn strides_beyond_32_bits_of_bytes_are_refused() {
         args.q.token_stride = 1 << 32;
         assert_eq!(refusal(&args), too_large("token stride of q", 1 << 32, (1 << 32) - 1));
     }
+}
+
+/// An address that a launch would use is not null, which the kernels read as "not given"; without sequences none is used.
+#[test]
+fn null_addresses_are_refused() {
+    type Set = fn(&mut Decode, DeviceAddress);
+    let sets: [(&str, Set); 9] = [
+        ("q", |args, null| args.q.address = null),
+        ("out", |args, null| args.out.address = null),
+        ("k", |args, null| args.pool.k = null),
+        ("v", |args, null| args.pool.v = null),
+        ("workspace", |args, null| args.workspace.address = null),
+        ("error_word", |args, null| args.error_word = Some(null)),
+        ("lse", |args, null| args.lse = Some(null)),
+        ("block_table", |args, null| args.table.block_table = null),
+        ("seq_lens", |args, null| args.table.seq_lens = null),
+    ];
+    let device = device(EmulatorOptions::default());
+    let stream = device.stream().unwrap();
+    for (what, set) in sets {
+        let mut args = nowhere(Dtype::F16);
+        set(&mut args, DeviceAddress::NULL);
+        assert_eq!(refusal(&args), Error::Null { what });
+        args.table.num_seqs = 0;
+        // SAFETY: without sequences nothing is enqueued.
+        assert_eq!(unsafe { raw::decode(&device, stream.raw(), &args) }, Ok(()));
+    }
+}
+
+/// A workspace ends where addresses do at the latest.
+#[test]
+fn a_workspace_beyond_all_addresses_is_refused() {
+    let mut args = nowhere(Dtype::F32);
+    args.workspace.address = DeviceAddress(u64::MAX - 15);
+    assert_eq!(refusal(&args), Error::Overflow { what: "address of the workspace's end" });
+}
+
+/// Outputs whose strides say that rows overlap are refused, whichever of heads and sequences lie closer.
+#[test]
+fn overlapping_rows_of_the_output_are_refused() {
+    let of_two = |token_stride, head_stride| {
+        let mut args = nowhere(Dtype::F16);
+        (args.table.num_seqs, args.workspace.max_seqs) = (2, 2);
+        args.out = Rows { token_stride, head_stride, ..args.out };
+        refusal(&args)
+    };
+    let overlap = |what, stride, needed| Error::Overlap { what, stride, needed };
+    let (token, head) = ("token stride of out", "head stride of out");
+    assert_eq!(of_two(256, 60), overlap(head, 60, 64));
+    assert_eq!(of_two(252, 64), overlap(token, 252, 256));
+    assert_eq!(of_two(64, 64), overlap(token, 64, 256));
+    assert_eq!(of_two(60, 256), overlap(token, 60, 64));
+    assert_eq!(of_two(64, 124), overlap(head, 124, 128));
+    assert_eq!(of_two(0, 64), overlap(token, 0, 64));
 }
 
 /// Outputs have the queries' type: another one is an error that names both.

@@ -1,6 +1,6 @@
 //! Storing new K and V, from raw memory.
 
-use super::{Pool, RowNames, Rows, expect_aligned, expect_dtype};
+use super::{Pool, RowNames, Rows, expect_address, expect_dtype};
 use crate::device::Device;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ pub struct Append {
 /// # Errors
 ///
 /// Those of [`PoolShape::check`]; [`Error::Mismatch`] for strides, which have to be those of [`Rows::contiguous`] and [`Pool::nhd`];
-/// [`Error::Misaligned`] for an address; [`Error::Dtype`]; [`Error::TooLarge`] for the number of tokens; and those of the driver. Then
+/// [`Error::Misaligned`] and [`Error::Null`] for an address; [`Error::Dtype`]; [`Error::TooLarge`] for the number of tokens; and those of the driver. Then
 /// nothing is enqueued.
 ///
 /// # Safety
@@ -66,7 +66,7 @@ pub unsafe fn append<D: Driver>(
         ("v", pool.v, pool.dtype.bytes()),
         ("slot_mapping", slot_mapping, 8),
     ] {
-        expect_aligned(what, address, align)?;
+        expect_address(what, address, align, num_tokens > 0)?;
     }
     expect_dtype("type of v_new", v_new.dtype, k_new.dtype)?;
     let kernel = kernels::find(format_args!("append_{}_{}", k_new.dtype, pool.dtype))

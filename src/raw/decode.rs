@@ -1,6 +1,6 @@
 //! Attention, from raw memory.
 
-use super::{Pool, RowNames, Rows, expect_aligned, expect_dtype};
+use super::{Pool, RowNames, Rows, expect_address, expect_dtype};
 use crate::device::Device;
 use crate::driver::Driver;
 use crate::error::{Error, Result, TableEntry};
@@ -128,28 +128,29 @@ fn max_tokens(shape: PoolShape, max_seqs: usize, max_blocks_per_seq: usize) -> R
 /// Enqueues attention of one query token per sequence: what [`crate::decode()`] computes, from raw memory.
 ///
 /// Strides are multiples of 4 for outputs and of 8 for queries and the pool, so HND as well as NHD, and slices of a wider
-/// tensor. A token stride of the pool is at most 2²⁷ elements, a head stride below 2³¹, those of queries and outputs below 2³² and 2³⁰; the
-/// last element of K lies below 2³⁵. The pool and queries are aligned to 16 bytes, outputs to 4 elements.
+/// tensor. Rows of outputs lie side by side, by heads within tokens or by tokens within heads. A token stride of the pool is at most 2²⁷
+/// elements, a head stride below 2³¹, those of queries and outputs below 2³² and 2³⁰; the last element of K lies below 2³⁵. The pool and
+/// queries are aligned to 16 bytes, outputs to 4 elements.
 ///
 /// # Errors
 ///
 /// Those of [`PoolShape::check`]; [`Error::HeadCounts`]; [`Error::Zero`] and [`Error::TooLarge`] for counts and strides;
-/// [`Error::Stride`] for strides that the kernel does not take;
-/// [`Error::Misaligned`] for an address; [`Error::NotFinite`]; [`Error::Dtype`]; and those of the driver.
-/// Then nothing is enqueued.
+/// [`Error::Stride`] for strides that the kernel does not take; [`Error::Overlap`] for those of outputs whose rows do not lie side by
+/// side; [`Error::Misaligned`] and [`Error::Null`] for an address; [`Error::Overflow`] for the workspace's; [`Error::NotFinite`];
+/// [`Error::Dtype`]; and those of the driver. Then nothing is enqueued.
 ///
 /// # Safety
 ///
 /// From the call until the work enqueued by it has run:
 ///
 /// - every address points to live device memory of `device` that holds, at its strides, the shape given for it;
-/// - `out`, its rows among each other, `lse` and the workspace overlap nothing else that the call names, and no other work writes what it reads or touches what
-///   it writes, unless ordered by `stream`;
+/// - `out`, `lse`, `error_word` and the workspace overlap nothing else that the call names, and no other work writes what it reads or
+///   touches what it writes, unless ordered by `stream`;
 /// - each length is at most `max_blocks_per_seq * block_size`, and the first `ceil(len / block_size)` entries of its
 ///   row are below `num_blocks`. Entries past them and slots at or past the length are not read and may hold anything.
 ///   With an `error_word` neither need be so: what is out of range is clamped, and the rows concerned are wrong;
 /// - the workspace has [`workspace_bytes`] bytes for its capacities, was zeroed before its first call, and serves calls with
-///   the same types, head counts and `head_dim` only, one after the other.
+///   the same capacities, types, head counts and `head_dim` only, one after the other: others have its counters elsewhere.
 ///
 /// If the launch is captured, that holds for every replay, and a clone of `device`, which keeps the code loaded, lives until the last one has
 /// run. `stream` is one of `device`.
@@ -178,17 +179,19 @@ fn check_decode(args: &Decode) -> Result<()> {
     check_heads(pool.shape, num_q_heads)?;
     expect_dtype("type of out", out.dtype, q.dtype)?;
     for (what, address, align) in [
-        ("q", q.address, 16),
-        ("out", out.address, 4 * out.dtype.bytes()),
-        ("k", pool.k, 16),
-        ("v", pool.v, 16),
-        ("workspace", workspace.address, 16),
-        ("error_word", error_word.unwrap_or(DeviceAddress::NULL), 8),
-        ("lse", lse.unwrap_or(DeviceAddress::NULL), 4),
-        ("block_table", table.block_table, 4),
-        ("seq_lens", table.seq_lens, 4),
+        ("q", Some(q.address), 16),
+        ("out", Some(out.address), 4 * out.dtype.bytes()),
+        ("k", Some(pool.k), 16),
+        ("v", Some(pool.v), 16),
+        ("workspace", Some(workspace.address), 16),
+        ("error_word", error_word, 8),
+        ("lse", lse, 4),
+        ("block_table", Some(table.block_table), 4),
+        ("seq_lens", Some(table.seq_lens), 4),
     ] {
-        expect_aligned(what, address, align)?;
+        if let Some(address) = address {
+            expect_address(what, address, align, table.num_seqs > 0)?;
+        }
     }
     if !sm_scale.is_finite() {
         return Err(Error::NotFinite { what: "sm_scale", value: sm_scale });
@@ -204,11 +207,17 @@ fn check_decode(args: &Decode) -> Result<()> {
 fn params(plan: &KernelPlan, args: &Decode) -> Result<DecodeParams> {
     let Decode { q, out, lse, pool, table, sm_scale, workspace, error_word, .. } = *args;
     check_strides(q, out, pool)?;
+    expect_rows_apart(out, [table.num_seqs, args.num_q_heads], pool.shape.head_dim)?;
     let tokens = max_tokens(pool.shape, workspace.max_seqs, workspace.max_blocks_per_seq)?;
     expect_in_range("num_seqs", table.num_seqs, workspace.max_seqs)?;
     let width = table.max_blocks_per_seq;
     expect_in_range("max_blocks_per_seq", width, workspace.max_blocks_per_seq)?;
     let layout = plan.workspace(workspace.max_seqs, tokens)?.layout()?;
+    workspace
+        .address
+        .0
+        .checked_add(layout.bytes as u64)
+        .ok_or(Error::Overflow { what: "address of the workspace's end" })?;
     let at = |offset: usize| DeviceAddress(workspace.address.0 + offset as u64);
     Ok(DecodeParams {
         q: q.address,
@@ -281,6 +290,29 @@ fn check_strides(q: Rows, out: Rows, pool: Pool) -> Result<()> {
             value: u64::try_from(reach).unwrap_or(u64::MAX),
             limit: MAX_POOL_ELEMS - 1,
         });
+    }
+    Ok(())
+}
+
+/// Fails unless rows that are written lie side by side: those of a token's heads within the token, or those of a head's tokens within
+/// the head.
+fn expect_rows_apart(
+    out: Rows,
+    [num_tokens, num_heads]: [usize; 2],
+    head_dim: usize,
+) -> Result<()> {
+    let mut dims = [
+        (OUT.head_stride, num_heads, out.head_stride),
+        (OUT.token_stride, num_tokens, out.token_stride),
+    ];
+    dims.sort_by_key(|(_, _, stride)| *stride);
+    let mut needed = head_dim as u64;
+    for (what, count, stride) in dims.into_iter().filter(|(_, count, _)| *count > 1) {
+        if stride < needed {
+            return Err(Error::Overlap { what, stride, needed });
+        }
+        // Counts are below 2³¹, strides below 2³² and 2³⁰ (`check_strides`): no sum of both products overflows.
+        needed += (count as u64 - 1) * stride;
     }
     Ok(())
 }

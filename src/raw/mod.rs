@@ -2,7 +2,7 @@
 //!
 //! Nothing here allocates, copies or waits, and no argument is kept after a call. What the safe layer proves, the caller
 //! promises; [`decode()`] and [`append()`] say what that is. What can be checked without reading the device is checked:
-//! shapes, strides, alignment and the combination of types are errors, never undefined behaviour.
+//! shapes, strides, alignment, null addresses and the combination of types are errors, never undefined behaviour.
 //!
 //! Streams: [`crate::Driver::Stream`] is the driver's own type. An engine's `CUstream` becomes one by `stream_from_raw` (or
 //! `stream_from`) of the drivers in [`crate::driver`], once, ahead of the calls.
@@ -117,11 +117,17 @@ fn expect_dtype(what: &'static str, got: Dtype, expected: Dtype) -> Result<()> {
     if got == expected { Ok(()) } else { Err(Error::Dtype { what, got, expected }) }
 }
 
-fn expect_aligned(
+/// Fails unless an address has an alignment and, if anything is there, is not null.
+fn expect_address(
     what: &'static str,
-    DeviceAddress(address): DeviceAddress,
+    address: DeviceAddress,
     align: usize,
+    is_used: bool,
 ) -> Result<()> {
+    if is_used && address == DeviceAddress::NULL {
+        return Err(Error::Null { what });
+    }
+    let DeviceAddress(address) = address;
     if address.is_multiple_of(align as u64) {
         return Ok(());
     }
