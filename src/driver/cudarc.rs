@@ -30,7 +30,7 @@ impl CudarcDriver {
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`] if `cudarc` cannot retain it.
+    /// [`Error::Driver`] if `cudarc` cannot retain it, [`Error::Unsupported`] if it does not see the device.
     pub fn cudarc_context(&self) -> Result<Arc<cu::CudaContext>> {
         // The driver is loaded and initialised, or `self` would not exist: `cudarc` finds it and does not panic.
         let count = cu::CudaContext::device_count().map_err(cudarc_error)?;

@@ -156,6 +156,8 @@ pub unsafe trait Driver {
 ///   until the capture has ended).
 /// - G2. `replay` enqueues what was recorded, in that order, with the addresses, shapes and parameters it had.
 /// - G3. Dropping a graph lets replays already enqueued finish.
+/// - G4. If several values of `Stream` stand for one order of work, a graph recorded through one of them names memory of the others only
+///   while that exists.
 pub unsafe trait Graphs: Driver {
     /// Recorded work.
     type Graph;

@@ -245,7 +245,7 @@ unsafe impl<D: Driver> Driver for Late<D> {
 pub struct LateGraph<D: Driver>(Vec<Work<D>>);
 
 // SAFETY: G1: `recording` takes all work, and the calls that may not be captured ask `outside_capture`. G2: the recorded calls
-// are enqueued again. G3: the queue owns what it needs.
+// are enqueued again. G3: the queue owns what it needs. G4: a stream has one value.
 unsafe impl<D: Driver> Graphs for Late<D> {
     type Graph = LateGraph<D>;
 

@@ -243,7 +243,8 @@ fn needed_version(ptx: &str) -> Option<(c_int, &str)> {
     let (major, minor) = version.split_once('.')?;
     let (major, minor): (c_int, c_int) = (major.parse().ok()?, minor.parse().ok()?);
     let minor = if major == 7 { minor } else { 0 };
-    Some(((major + 4) * 1000 + minor * 10, version))
+    let needed = major.checked_add(4)?.checked_mul(1000)?.checked_add(minor.checked_mul(10)?)?;
+    Some((needed, version))
 }
 
 /// The size of the entry's one parameter, `.param .align A .b8 NAME[SIZE]`.
@@ -252,9 +253,12 @@ fn param_bytes(entry: &str, ptx: &str) -> Result<usize> {
         let name = format!(".entry {entry}(");
         let (_, rest) = ptx.split_once(name.as_str())?;
         let (parameters, _) = rest.split_once(')')?;
-        let (_, size) = parameters.split_once('[')?;
+        let (declaration, size) = parameters.split_once('[')?;
         let (size, _) = size.split_once(']')?;
-        (!parameters.contains(',')).then(|| size.trim().parse().ok())?
+        let is_one = !parameters.contains(',');
+        // Of other elements the size would not be one of bytes.
+        let is_bytes = declaration.split_whitespace().any(|word| word == ".b8");
+        (is_one && is_bytes).then(|| size.trim().parse().ok())?
     };
     size().ok_or_else(|| Error::Driver {
         operation: "loading a kernel",
@@ -276,6 +280,7 @@ mod tests {
         let error = param_bytes("other", ".visible .entry some(.param .b8 p[8])").unwrap_err();
         assert!(error.to_string().contains("no entry other"), "{error}");
         param_bytes("two", ".entry two(.param .b8 p[8], .param .u32 n)").unwrap_err();
+        param_bytes("words", ".entry words(.param .align 4 .b32 p[8])").unwrap_err();
         param_bytes("scalar", ".entry scalar(.param .u32 n) { .shared .b8 s[4]; }").unwrap_err();
     }
 
@@ -286,6 +291,8 @@ mod tests {
         assert_eq!(needed("  .version 7.8"), Some(11_080));
         assert_eq!(needed(".version 8.5"), Some(12_000));
         assert_eq!(needed(".target sm_80"), None);
+        assert_eq!(needed(".version 2147483647.0"), None);
+        assert_eq!(needed(".version 7.2147483647"), None);
         for kernel in KERNELS {
             assert!(needed(kernel.ptx) >= Some(11_040), "{}", kernel.entry);
         }

@@ -96,7 +96,9 @@ impl<L> CudaDriver<L> {
     ///
     /// - `stream` is a `CUstream` of this device's primary context, alive until the value is dropped.
     /// - Nobody captures it, or uses it in a captured graph's construction, while this crate writes, reads, allocates or
-    ///   frees on it; launches may be captured by anyone.
+    ///   frees on it. Launches, fills, copies and replays may be captured by anyone, through another value for the same stream too, if
+    ///   the graph is replayed only while the memory that they name exists, and a clone of the [`crate::Device`], which keeps the code
+    ///   loaded. (A capture through this value sees to that by itself.)
     /// - 2, `CU_STREAM_PER_THREAD`, is another stream on each thread: the value and all memory bound to it stay on the thread
     ///   that made it.
     pub unsafe fn stream_from_raw(&self, stream: *mut c_void) -> CudaStream {
@@ -213,7 +215,7 @@ unsafe impl<L> Driver for CudaDriver<L> {
 }
 
 // SAFETY: G1: `CudaStream::outside_capture` refuses what may not be captured. G2: the driver's promise of graphs
-// captured from one stream.
+// captured from one stream. G3: `CudaGraph::drop`. G4: streams made here have one value; others have the promise of `stream_from_raw`.
 unsafe impl<L> Graphs for CudaDriver<L> {
     type Graph = CudaGraph;
 
