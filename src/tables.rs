@@ -21,6 +21,25 @@ impl BlockSpace {
         Ok(Self { num_blocks: shape.num_blocks as u32, block_size: shape.block_size as u32 })
     }
 
+    /// Fails unless a row with room for `room` blocks holds the `used` ones of a sequence of `len` tokens.
+    pub(crate) fn expect_room(self, seq: usize, len: u32, used: usize, room: usize) -> Result<()> {
+        if used <= room {
+            return Ok(());
+        }
+        let block_size = self.block_size;
+        let limit = room as u64 * u64::from(block_size);
+        Err(Error::SeqLen { seq, len, blocks: room, block_size, limit })
+    }
+
+    /// Fails unless an entry of a row names a block; one that is negative as an `i32` never does.
+    pub(crate) fn expect_block(self, seq: usize, index: usize, id: u32) -> Result<()> {
+        let num_blocks = self.num_blocks;
+        if id < num_blocks.min(1 << 31) {
+            return Ok(());
+        }
+        Err(Error::BlockId { seq, index, id, num_blocks })
+    }
+
     /// Fails unless everything checked against `self` is inside a pool of this shape.
     pub(crate) fn expect_fits(self, shape: PoolShape) -> Result<()> {
         if self.block_size as usize != shape.block_size {
@@ -165,22 +184,10 @@ impl<'s, D: Driver> BlockTables<'s, D> {
     }
 
     fn push(&mut self, seq: usize, Sequence { blocks, len }: Sequence<'_>) -> Result<()> {
-        let BlockSpace { num_blocks, block_size } = self.space;
-        let used = len.div_ceil(block_size) as usize;
-        let limit = blocks.len().min(self.max_blocks_per_seq);
-        if used > limit {
-            return Err(Error::SeqLen {
-                seq,
-                len,
-                blocks: limit,
-                block_size,
-                limit: limit as u64 * u64::from(block_size),
-            });
-        }
+        let used = len.div_ceil(self.space.block_size) as usize;
+        self.space.expect_room(seq, len, used, blocks.len().min(self.max_blocks_per_seq))?;
         for (index, &id) in blocks[..used].iter().enumerate() {
-            if id >= num_blocks {
-                return Err(Error::BlockId { seq, index, id, num_blocks });
-            }
+            self.space.expect_block(seq, index, id)?;
         }
         let row = self.host_table.len();
         reserve(&mut self.host_table, self.max_blocks_per_seq)?;

@@ -3,6 +3,7 @@
 
 use crate::decode::expect_equal;
 use crate::error::{Error, Result};
+use crate::tables::BlockSpace;
 
 /// Writes a padded table and lengths from FlashInfer's form: sequence i has the blocks
 /// `indices[indptr[i]..indptr[i + 1]]`, the last of which holds `last_page_len[i]` tokens.
@@ -25,6 +26,7 @@ pub fn pad_csr(
     seq_lens: &mut [u32],
 ) -> Result<()> {
     let CsrTable { indptr, indices, last_page_len } = csr;
+    let space = BlockSpace { num_blocks, block_size };
     let num_seqs = last_page_len.len();
     expect_equal("entries of indptr", indptr.len(), num_seqs + 1)?;
     expect_equal("entries of seq_lens", seq_lens.len(), num_seqs)?;
@@ -62,17 +64,12 @@ pub fn pad_csr(
             value: len,
             limit,
         })?;
-        if ids.len() > width {
-            let limit = width as u64 * u64::from(block_size);
-            return Err(Error::SeqLen { seq, len, blocks: width, block_size, limit });
-        }
+        space.expect_room(seq, len, ids.len(), width)?;
         let row = &mut block_table[seq * width..][..width];
         row.fill(0);
         for (index, (entry, &id)) in row.iter_mut().zip(ids).enumerate() {
             *entry = id.cast_unsigned();
-            if id < 0 || *entry >= num_blocks {
-                return Err(Error::BlockId { seq, index, id: *entry, num_blocks });
-            }
+            space.expect_block(seq, index, *entry)?;
         }
         seq_lens[seq] = len;
     }
