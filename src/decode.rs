@@ -110,7 +110,8 @@ pub struct DecodeArgs<'a, 's, D: Driver, Q: Element> {
     /// If given, the natural logarithm of the sum of exponentials of the scaled scores,
     /// [num_seqs, num_q_heads]; −∞ for a sequence of length 0.
     pub lse: Option<&'a mut Buffer<'s, D, f32>>,
-    /// Factor of the scores, finite, usually 1/√head_dim.
+    /// Factor of the scores, finite, usually 1/√head_dim. A row whose largest score times it passes 2²⁶ in magnitude may become 0 or
+    /// NaN: f32 does not tell its scores apart any more.
     pub sm_scale: f32,
 }
 

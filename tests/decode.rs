@@ -148,6 +148,52 @@ fn any_scale_is_dense_attention() {
     }
 }
 
+/// Where all keys of a sequence are equal, outputs are the mean of the values, however large the scores, up to the 2²⁶ that `sm_scale`
+/// is said to allow. (The bound of dense attention says little there: a score is rounded to several units.)
+#[test]
+fn scores_may_be_as_large_as_is_said() {
+    for (q_dtype, kv_dtype) in PAIRS.into_iter().chain([(Dtype::Bf16, Dtype::Bf16)]) {
+        let mut spec = Spec::decode(q_dtype, (6, 2), 72, &[77, 1, 700]);
+        spec.kv_dtype = kv_dtype;
+        spec.fill = Fill::Constant;
+        let mut problem = spec.build();
+        problem.sm_scale = 0.0;
+        let mean = check(&problem).out.values();
+        let largest = largest_score(&problem);
+        let values = problem.v_cache.values();
+        let max_abs_v =
+            values.iter().filter(|v| !v.is_nan()).fold(0.0, |max: f64, v| max.max(v.abs()));
+        let unit = [q_dtype, kv_dtype].map(Dtype::unit_roundoff).into_iter().fold(0.0, f64::max);
+        for step in 0..24 {
+            let sign = if step % 2 == 0 { 1.0 } else { -1.0 };
+            problem.sm_scale = sign * (67_108_863.0 - 1e6 * f64::from(step)) / largest;
+            let output = attend(&device(), &problem).unwrap_or_else(|failure| panic!("{failure}"));
+            for (got, mean) in output.out.values().into_iter().zip(&mean) {
+                let error = (got - mean).abs();
+                assert!(
+                    error <= (4.0 * unit + 1e-5) * max_abs_v,
+                    "{spec:?}, {}: {got}, not {mean}",
+                    problem.sm_scale
+                );
+            }
+        }
+    }
+}
+
+/// The largest magnitude of a score, without `sm_scale`.
+fn largest_score(problem: &Attention) -> f64 {
+    let (head_dim, heads) = (problem.head_dim(), problem.num_q_heads());
+    let mut largest = 0.0_f64;
+    for row in 0..problem.num_seqs() * heads {
+        let (seq, kv_head) = (row / heads, row % heads / problem.group_size());
+        let key = problem.kv_index(problem.slot(seq, 0), kv_head);
+        let products = (0..head_dim)
+            .map(|dim| problem.q.get(row * head_dim + dim) * problem.k_cache.get(key + dim));
+        largest = largest.max(products.sum::<f64>().abs());
+    }
+    largest
+}
+
 /// Every group of 32 dims and every pairing of types has a kernel that gives the right result, the last dims of a group
 /// included.
 #[test]

@@ -43,7 +43,7 @@ pub struct Decode {
     pub table: Table,
     /// Query heads, a multiple of the pool's heads.
     pub num_q_heads: usize,
-    /// Factor of the scores, finite, usually 1/√head_dim.
+    /// Factor of the scores, finite, usually 1/√head_dim; [`crate::DecodeArgs::sm_scale`] says how large scores may be.
     pub sm_scale: f32,
     /// Memory for partial results.
     pub workspace: Workspace,
