@@ -1,4 +1,4 @@
-//! No sizes, strides or contents make a call panic or wrap, however large: they are taken or are error values. On a device that has
+//! No sizes, strides, addresses or contents make a call panic or wrap, however large: they are taken or are error values. On a device that has
 //! any amount of memory and does nothing, with checks for overflow on.
 
 mod nothing;
@@ -116,7 +116,7 @@ proptest! {
         let _ = safe::<f32, f32>(&device, shape, sizes, contents);
     }
 
-    /// Every size and stride of the raw layer is taken or an error.
+    /// Every size, stride and address of the raw layer is taken or an error.
     #[test]
     fn no_size_makes_the_raw_layer_panic(
         shape in shapes(),
@@ -125,13 +125,14 @@ proptest! {
         strides in (stride(), stride(), stride(), stride(), stride()),
         layout in 0..3,
         dtypes in (0..3_usize, 0..3_usize),
+        address in prop_oneof![9 => Just(1 << 20), 1 => any::<u64>(), 1 => (0..99_u64).prop_map(|blocks| (16 * blocks).wrapping_neg())],
         sm_scale: f32,
     ) {
         let device = Device::new(Nothing::new(227 << 10)).unwrap();
         let dtype = |index: usize| [Dtype::F32, Dtype::F16, Dtype::Bf16][index];
         let (dtype, kv_dtype) = (dtype(dtypes.0), dtype(dtypes.1));
         let num_q_heads = shape.num_kv_heads.wrapping_mul(group);
-        let address = DeviceAddress(1 << 20);
+        let address = DeviceAddress(address);
         let pool = match layout {
             0 => Pool::nhd(address, address, kv_dtype, shape),
             1 => Pool::hnd(address, address, kv_dtype, shape),
