@@ -4,7 +4,9 @@
 mod any_driver;
 
 use pagedptx::raw::{self, Decode, Pool, Rows, Table, Workspace};
-use pagedptx::{Buffer, DeviceAddress, Dtype, Error, PoolShape, Result, Stream, TableEntry};
+use pagedptx::{
+    Buffer, DeviceAddress, Driver, Dtype, Error, PoolShape, Result, Stream, TableEntry,
+};
 use pagedptx_harness::draw::Spec;
 use pagedptx_harness::dtype;
 use pagedptx_harness::problem::{Attention, Tensor};
@@ -41,18 +43,68 @@ fn shape(problem: &Attention) -> PoolShape {
 /// Elements from one index of a dimension to the next, for all dimensions but the last.
 type Strides = [usize; 3];
 
-/// A tensor of three dimensions before the last, its rows moved to where strides put them.
-fn spread(tensor: &Tensor, strides: Strides) -> Vec<u8> {
+/// The bytes of each row of a tensor of three dimensions before the last, and where strides put it, in bytes.
+fn rows(tensor: &Tensor, strides: Strides) -> impl Iterator<Item = (usize, &[u8])> {
     let [a, b, c, row] = tensor.shape[..] else { panic!("four dimensions") };
     let size = tensor.dtype.bytes();
-    let last = (a - 1) * strides[0] + (b - 1) * strides[1] + (c - 1) * strides[2] + row;
-    let mut bytes = vec![GAP; last * size];
-    for index in 0..a * b * c {
+    (0..a * b * c).map(move |index| {
         let at = index / (b * c) * strides[0] + index / c % b * strides[1] + index % c * strides[2];
-        bytes[at * size..][..row * size]
-            .copy_from_slice(&tensor.bytes[index * row * size..][..row * size]);
+        (at * size, &tensor.bytes[index * row * size..][..row * size])
+    })
+}
+
+/// Bytes from the first row's start to the last one's end.
+fn extent(tensor: &Tensor, strides: Strides) -> usize {
+    rows(tensor, strides).map(|(at, bytes)| at + bytes.len()).max().expect("a row")
+}
+
+/// A tensor, its rows moved to where strides put them.
+fn spread(tensor: &Tensor, strides: Strides) -> Vec<u8> {
+    let mut bytes = vec![GAP; extent(tensor, strides)];
+    for (at, row) in rows(tensor, strides) {
+        bytes[at..][..row.len()].copy_from_slice(row);
     }
     bytes
+}
+
+/// Device memory of a tensor, of which only the rows are written where gaps are `untouched`.
+fn upload<'s>(
+    stream: &'s Stream<AnyDriver>,
+    tensor: &Tensor,
+    strides: Strides,
+    untouched: bool,
+) -> Result<Buffer<'s, AnyDriver, u8>> {
+    if !untouched {
+        return Buffer::from_slice(stream, &spread(tensor, strides));
+    }
+    let buffer = Buffer::<_, u8>::uninit(stream, extent(tensor, strides))?;
+    for (at, row) in rows(tensor, strides) {
+        let address = DeviceAddress(buffer.address().0 + at as u64);
+        // SAFETY: rows lie in the buffer, which is as long as their extent.
+        unsafe { stream.device().driver().write(stream.raw(), address, row)? };
+    }
+    Ok(buffer)
+}
+
+/// The bytes of a tensor's rows, one after the other, or all, gaps included.
+fn download(
+    buffer: &Buffer<'_, AnyDriver, u8>,
+    tensor: &Tensor,
+    strides: Strides,
+    untouched: bool,
+) -> Result<Vec<u8>> {
+    if !untouched {
+        return buffer.to_vec();
+    }
+    let (stream, mut bytes) = (buffer.stream(), Vec::new());
+    for (at, row) in rows(tensor, strides) {
+        let mut got = vec![0; row.len()];
+        let address = DeviceAddress(buffer.address().0 + at as u64);
+        // SAFETY: as in `upload`.
+        unsafe { stream.device().driver().read(stream.raw(), address, &mut got)? };
+        bytes.extend(got);
+    }
+    Ok(bytes)
 }
 
 /// Queries or outputs as a tensor of four dimensions.
@@ -66,20 +118,23 @@ struct Layout {
     pool: [usize; 3],
     q: [usize; 2],
     out: [usize; 2],
+    /// Whether gaps are neither written nor read, so that they cost the emulator no memory.
+    untouched: bool,
 }
 
-/// Runs a problem from raw memory; returns the bytes of `out`, gaps included, and the error word if one is wanted.
+/// Runs a problem from raw memory; returns the bytes of `out`, gaps included if they were written, and the error word if one is wanted.
 fn run(problem: &Attention, layout: Layout, checked: bool) -> Result<(Vec<u8>, u64)> {
     let device = device(EmulatorOptions::default());
     let stream = device.stream()?;
-    let [block, token, head] = layout.pool;
+    let Layout { pool: [block, token, head], q: q_strides, out: out_strides, untouched } = layout;
     // The strides of a [block, slot, head] index; HND has a head's larger than a token's.
-    let k = upload(&stream, &spread(&problem.k_cache, [block, token, head]))?;
-    let v = upload(&stream, &spread(&problem.v_cache, [block, token, head]))?;
-    let q = upload(&stream, &spread(&with_sequences(&problem.q), [0, layout.q[0], layout.q[1]]))?;
+    let k = upload(&stream, &problem.k_cache, [block, token, head], untouched)?;
+    let v = upload(&stream, &problem.v_cache, [block, token, head], untouched)?;
+    let [q_strides, out_strides] = [q_strides, out_strides].map(|[token, head]| [0, token, head]);
+    let q = upload(&stream, &with_sequences(&problem.q), q_strides, untouched)?;
     let poison = Tensor { bytes: vec![GAP; problem.q.bytes.len()], ..problem.q.clone() };
-    let gaps = spread(&with_sequences(&poison), [0, layout.out[0], layout.out[1]]);
-    let out = upload(&stream, &gaps)?;
+    let poison = with_sequences(&poison);
+    let out = upload(&stream, &poison, out_strides, untouched)?;
     let ids: Vec<u32> = problem.block_table.iter().map(|id| id.cast_unsigned()).collect();
     let lens: Vec<u32> =
         problem.seq_lens.iter().map(|&len| u32::try_from(len).expect("short")).collect();
@@ -93,15 +148,15 @@ fn run(problem: &Attention, layout: Layout, checked: bool) -> Result<(Vec<u8>, u
         raw::workspace_bytes(q_dtype, kv_dtype, shape, num_q_heads, max_seqs, max_blocks_per_seq)?;
     let workspace = Buffer::<_, u8>::zeroed(&stream, bytes)?;
     let word = Buffer::<_, u64>::zeroed(&stream, 1)?;
-    let rows = |address, dtype, [token, head]: [usize; 2]| Rows {
+    let strided = |address, dtype, [token, head]: [usize; 2]| Rows {
         address,
         dtype,
         token_stride: token as u64,
         head_stride: head as u64,
     };
     let args = Decode {
-        q: rows(q.address(), q_dtype, layout.q),
-        out: rows(out.address(), q_dtype, layout.out),
+        q: strided(q.address(), q_dtype, layout.q),
+        out: strided(out.address(), q_dtype, layout.out),
         lse: None,
         pool: Pool {
             k: k.address(),
@@ -126,11 +181,7 @@ fn run(problem: &Attention, layout: Layout, checked: bool) -> Result<(Vec<u8>, u
     // SAFETY: all buffers are of this device and alive, of the sizes that the strides ask for, and no two of them
     // overlap; what the tables hold is right or an error word is given; the workspace is new.
     unsafe { raw::decode(&device, stream.raw(), &args)? };
-    Ok((out.to_vec()?, word.to_vec()?[0]))
-}
-
-fn upload<'s>(stream: &'s Stream<AnyDriver>, bytes: &[u8]) -> Result<Buffer<'s, AnyDriver, u8>> {
-    Buffer::from_slice(stream, bytes)
+    Ok((download(&out, &poison, out_strides, untouched)?, word.to_vec()?[0]))
 }
 
 /// NHD without gaps, queries and outputs likewise.
@@ -138,7 +189,7 @@ fn contiguous(problem: &Attention) -> Layout {
     let PoolShape { block_size, num_kv_heads, head_dim, .. } = shape(problem);
     let token = num_kv_heads * head_dim;
     let rows = [problem.num_q_heads() * head_dim, head_dim];
-    Layout { pool: [block_size * token, token, head_dim], q: rows, out: rows }
+    Layout { pool: [block_size * token, token, head_dim], q: rows, out: rows, untouched: false }
 }
 
 fn safe(problem: &Attention) -> Tensor {
@@ -164,6 +215,7 @@ fn strides_change_no_bit() {
             pool: [token * block_size + 8, token, head_dim + 8],
             q: [problem.num_q_heads() * (head_dim + 8) + 24, head_dim + 8],
             out: [problem.num_q_heads() * (head_dim + 4) + 12, head_dim + 4],
+            untouched: false,
         };
         let heads_first = [head_dim + 4, problem.num_seqs() * (head_dim + 4)];
         let heads_first = Layout { out: heads_first, ..nhd };
@@ -176,6 +228,40 @@ fn strides_change_no_bit() {
             let want = spread(&with_sequences(&expected), [0, token, head]);
             assert!(out == want, "{pair:?}, {name}");
             assert_eq!(word, 0);
+        }
+    }
+}
+
+/// Up to the limits strides change no bit either: offsets beyond 32 bits of elements or bytes are right, whatever they belong to.
+#[test]
+fn strides_up_to_the_limits_change_no_bit() {
+    for (pair, group_size) in PAIRS.map(|pair| (pair, 2)).into_iter().chain([(PAIRS[2], 20)]) {
+        for block_size in [16, 5] {
+            let mut spec = Spec::decode(pair.0, (2 * group_size, 2), 72, &[17, 1_000]);
+            (spec.kv_dtype, spec.block_size) = (pair.1, block_size);
+            let problem = spec.build();
+            let expected = safe(&problem).bytes;
+            let near = Layout { untouched: true, ..contiguous(&problem) };
+            // Of heads as much as 2³² elements hold, of blocks 2³² and more.
+            let head = ((1 << 30) - 8).min(((1 << 32) / problem.num_q_heads()) & !7);
+            let block = ((9 << 29) / problem.num_blocks()) & !7;
+            for (name, layout) in [
+                ("tokens", Layout { pool: [144, 1 << 27, 72], ..near }),
+                ("heads", Layout { pool: [block_size * 72, 72, (1 << 31) - 8], ..near }),
+                ("blocks", Layout { pool: [block, 144, 72], ..near }),
+                ("tokens of q", Layout { q: [(1 << 32) - 8, 72], ..near }),
+                ("heads of q", Layout { q: [72, head], ..near }),
+                ("tokens of out", Layout { out: [(1 << 32) - 4, 72], ..near }),
+                ("heads of out", Layout { out: [72, head], ..near }),
+            ] {
+                match run(&problem, layout, true) {
+                    Ok(got) => assert!(got == (expected.clone(), 0), "{spec:?}, {name}"),
+                    Err(Error::OutOfMemory { bytes }) => {
+                        eprintln!("skipped: {name} of {pair:?}, there are no {bytes} bytes");
+                    }
+                    Err(error) => panic!("{spec:?}, {name}: {error}"),
+                }
+            }
         }
     }
 }
