@@ -11,6 +11,8 @@ pub(crate) enum Token<'s> {
     Dot(&'s str),
     /// An integer literal.
     Int(u64),
+    /// An integer literal with `U`.
+    Unsigned(u64),
     /// `0f` and eight hexadecimal digits.
     Single(u32),
     /// `0d` and sixteen hexadecimal digits, or a decimal literal with a point or an exponent.
@@ -118,6 +120,11 @@ impl<'s> Lexer<'s> {
         if c.is_ascii_digit() {
             return self.number();
         }
+        // What follows a name is a modifier, such as `.2d`.
+        let follows = self.text.as_bytes()[..self.at].last().is_some_and(|&c| name_rest(c));
+        if c == b'.' && self.peek(1).is_ascii_digit() && !follows {
+            return self.decimal(self.at);
+        }
         if c == b'.' && (name_rest(self.peek(1))) {
             self.at += 1;
             return Ok(Token::Dot(self.dotted()));
@@ -185,15 +192,14 @@ impl<'s> Lexer<'s> {
         }
         let octal = radix == 10 && digits.len() > 1 && digits.starts_with('0');
         let value = u64::from_str_radix(digits, if octal { 8 } else { radix });
-        if self.peek(0) == b'U' {
-            self.at += 1;
-        }
+        let unsigned = self.peek(0) == b'U';
+        self.at += usize::from(unsigned);
         let text = &self.text[start..self.at];
         if name_rest(self.peek(0)) {
             return Err(self.fault(format!("`{text}` runs into a name")));
         }
         value
-            .map(Token::Int)
+            .map(if unsigned { Token::Unsigned } else { Token::Int })
             .map_err(|_| self.fault(format!("`{text}` is not an integer of 64 bits")))
     }
 
@@ -234,7 +240,14 @@ mod tests {
         assert_eq!(tokens("0f3F800000")[0], Token::Single(0x3f80_0000));
         assert_eq!(tokens("0d3FF0000000000000")[0], Token::Double(1f64.to_bits()));
         assert_eq!(tokens("1.5e1")[0], Token::Double(15f64.to_bits()));
-        assert_eq!(tokens("017 0b11 12U")[..3], [Token::Int(15), Token::Int(3), Token::Int(12)]);
+        assert_eq!(
+            tokens("017 0b11 12U")[..3],
+            [Token::Int(15), Token::Int(3), Token::Unsigned(12)]
+        );
+        assert_eq!(
+            tokens("-.5 a.2d")[1..],
+            [Token::Double(0.5f64.to_bits()), Token::Ident("a"), Token::Dot("2d"), Token::End]
+        );
     }
 
     #[test]

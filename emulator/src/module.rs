@@ -1,5 +1,6 @@
 //! A parsed PTX file, ready to launch on any device.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -43,8 +44,8 @@ struct Variable {
     constant: bool,
     /// Initial content; `.global` memory without one is zero, as the driver makes it.
     image: Vec<u8>,
-    /// Places in the image that hold the address of another variable plus an offset.
-    pointers: Vec<(usize, usize, i64)>,
+    /// Places in the image that hold the address of another variable plus an offset, and which bytes of it.
+    pointers: Vec<(usize, usize, i64, Range<usize>)>,
 }
 
 impl Module {
@@ -114,13 +115,18 @@ fn variables(scene: &Scene<'_>) -> Result<Vec<Variable>, Fault> {
         for init in &variable.init {
             match *init {
                 Init::Bits(bits) => image.extend_from_slice(&bits.to_le_bytes()[..element.min(8)]),
-                Init::Symbol(name, offset) => {
+                Init::Symbol(name, offset) | Init::Byte(name, offset, _) => {
+                    let part = match *init {
+                        Init::Byte(.., byte) => byte as usize..byte as usize + 1,
+                        _ => 0..8,
+                    };
+                    let fits = element == part.len();
                     let function = scene.graph.find(name).filter(|_| element == 8 && offset == 0);
                     if let Some(index) = function {
                         image.extend_from_slice(&function_address(index).to_le_bytes());
                         continue;
                     }
-                    let target = index_of(name).filter(|_| element == 8);
+                    let target = index_of(name).filter(|_| fits);
                     let message = || format!("`{name}` is not a variable whose address fits here");
                     let target = target.ok_or_else(|| Fault::new(variable.line, message()))?;
                     if target >= list.len() {
@@ -128,8 +134,8 @@ fn variables(scene: &Scene<'_>) -> Result<Vec<Variable>, Fault> {
                             format!("`{name}` is not declared before its address is taken");
                         return Err(Fault::new(variable.line, message));
                     }
-                    pointers.push((image.len(), target, offset));
-                    image.extend_from_slice(&[0; 8]);
+                    image.extend(part.clone().map(|_| 0));
+                    pointers.push((image.len() - part.len(), target, offset, part));
                 }
             }
         }
@@ -240,9 +246,9 @@ impl Device {
         }
         for (variable, &address) in module.variables.iter().zip(&addresses) {
             let mut image = variable.image.clone();
-            for &(at, target, offset) in &variable.pointers {
-                let value = addresses[target].wrapping_add(offset as u64);
-                image[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            for (at, target, offset, part) in &variable.pointers {
+                let value = addresses[*target].wrapping_add(*offset as u64).to_le_bytes();
+                image[*at..at + part.len()].copy_from_slice(&value[part.clone()]);
             }
             let index = table.index_of(address).unwrap_or(0);
             let region = &mut table.allocations[index].region;

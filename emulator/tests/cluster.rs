@@ -97,6 +97,24 @@ fn the_only_rank_is_this_cta() {
     Run::block(32).finds(&wrong, &[], FindingKind::WrongSpace, "not an address in shared memory");
 }
 
+/// What lanes that do not take part have in their registers is nobody's business.
+#[test]
+fn addresses_of_some_lanes_are_mapped() {
+    let body = "mov.u32 %r1, data; mov.u32 %r0, 0; mov.u64 %d1, 0; st.shared.u32 [data], 5; bar.warp.sync -1;
+        mov.u32 %r2, 9; mov.u64 %d2, 9; setp.ne.u32 %p1, %thread, 3; @%p1 bra $join;
+        cvt.u64.u32 %d1, %r1; cvta.shared.u64 %d1, %d1;
+        mapa.u64 %d2, %d1, %r0; ld.u32 %r2, [%d2]; mapa.shared::cluster.u32 %r3, %r1, %r0; ld.shared.u32 %r3, [%r3];
+        add.u32 %r2, %r2, %r3; bra $join; $join:"
+        .to_owned()
+        + &store("%r2");
+    let want: Vec<u32> = (0..8).map(|i| if i == 3 { 10 } else { 9 }).collect();
+    let text = kernel_with(SHARED, &body);
+    assert_eq!(Run::block(8).run(&text, &[]), want);
+    let others =
+        text.replace("mov.u32 %r0, 0;", "setp.eq.u32 %p2, %thread, 3; selp.u32 %r0, 0, 7, %p2;");
+    assert_eq!(Run::block(8).run(&others, &[]), want);
+}
+
 #[test]
 fn larger_clusters_name_themselves() {
     for (form, part) in [

@@ -13,7 +13,6 @@ use super::strands::Strand;
 use super::symbols::Symbol;
 use crate::error::Fault;
 use crate::exec::inst::{self, Exec, Flow, Inst, Repeat, UNTRACKED, handler};
-use crate::exec::lanes::LANES;
 use crate::exec::sums::Term;
 use crate::parse::ast::{Base, Instruction, Operand};
 use crate::types::{Class, Kind, Space, Type};
@@ -368,9 +367,6 @@ impl<'f, 's> Form<'f, 's> {
             Operand::Name(name) => {
                 if let Some(found) = special::find(name, None) {
                     return self.special(found, name, ty);
-                }
-                if name == "WARP_SZ" {
-                    return Ok((ConstantValue::Bits(LANES as u64), ty));
                 }
                 self.symbol_address(name, 0, ty)
             }

@@ -1,8 +1,7 @@
 //! What kernels say to their cluster (PTX ISA, "barrier.cluster", "mapa", "getctarank"). Every CTA is a cluster of its
 //! own here: its barrier is one more of the CTA, and the only rank is 0.
 
-use super::moves::Copy;
-use super::{Lowered, Map1};
+use super::Lowered;
 use crate::exec::barrier::CLUSTER;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
@@ -160,11 +159,15 @@ impl<const WIDE: bool> Exec for Mapa<WIDE> {
         if let Some(flow) = check_shared(warp, inst, mask, env) {
             return flow;
         }
+        // Not as `Map1`, which has all lanes run the instruction, also those whose operands nobody has checked.
         if WIDE {
-            Map1::<Copy, u64, u64>::exec(warp, inst, mask, env)
+            let address = warp.regs.doubles[inst.a as usize];
+            warp.regs.write(inst.d, mask, &address);
         } else {
-            Map1::<Copy, u32, u32>::exec(warp, inst, mask, env)
+            let address = warp.regs.words[inst.a as usize];
+            warp.regs.write(inst.d, mask, &address);
         }
+        Flow::Next
     }
 }
 

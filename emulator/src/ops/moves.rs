@@ -204,8 +204,9 @@ fn masked_halves(regs: &mut Registers, inst: &Inst, mask: Mask) {
 fn pack(f: &mut Form<'_, '_>, parts: u32) -> Lowered {
     let (ty, part) = (f.ty(), part_type(f, parts)?);
     f.inst.d = f.dst(ty)?;
-    f.src_list(part, parts as usize, part == Type::B8)?;
+    f.src_list(part, parts as usize, false)?;
     match (ty.bits(), part.bits()) {
+        (16, 8) => f.run::<Pack<u32, 8>>(),
         (32, 16) => f.run::<Pack<u32, 16>>(),
         (32, 8) => f.run::<Pack<u32, 8>>(),
         (64, 32) => f.run::<Pack<u64, 32>>(),
@@ -216,9 +217,10 @@ fn pack(f: &mut Form<'_, '_>, parts: u32) -> Lowered {
 
 fn unpack(f: &mut Form<'_, '_>, parts: u32) -> Lowered {
     let (ty, part) = (f.ty(), part_type(f, parts)?);
-    f.dst_list(part, parts as usize, part == Type::B8)?;
+    f.dst_list(part, parts as usize, false)?;
     f.inst.a = f.src(ty)?;
     match (ty.bits(), part.bits()) {
+        (16, 8) => f.run::<Unpack<u32, 8>>(),
         (32, 16) => f.run::<Halves>(),
         (32, 8) => f.run::<Unpack<u32, 8>>(),
         (64, 32) => f.run::<Unpack<u64, 32>>(),
@@ -325,6 +327,7 @@ fn policy_from(f: &mut Form<'_, '_>) -> Lowered {
 
 #[cfg(test)]
 mod tests {
+    use crate::Module;
     use crate::testing::eval;
 
     #[test]
@@ -333,9 +336,32 @@ mod tests {
         assert_eq!(eval(text, &[3, 10]), 7);
         let text = "{ .reg .b16 %l, %h; mov.b32 {%l, %h}, %a; mov.b32 %d, {%h, %l}; }";
         assert_eq!(eval(text, &[0x1234_5678]), 0x5678_1234);
+        let text = "{ .reg .b8 %c<4>; mov.b32 {%c0, %c1, %c2, %c3}, %a; mov.b32 %d, {%c3, %c0, %c1, %c1}; }";
+        assert_eq!(eval(text, &[0x1234_5678]), 0x5656_7812);
+        let text = "{ .reg .b8 %l, %h; .reg .b16 %s; cvt.u16.u32 %s, %a; mov.b16 {%l, %h}, %s; mov.b16 %s, {%h, %l};
+            cvt.u32.u16 %d, %s; }";
+        assert_eq!(eval(text, &[0x1234_5678]), 0x7856);
         let text =
             "{ .reg .b16 %l, %h; mov.b32 {%l, _}, %a; mov.b32 {_, %h}, %a; mov.b32 %d, {%h, %l}; }";
         assert_eq!(eval(text, &[0x1234_5678]), 0x5678_1234);
+    }
+
+    /// Registers that are wider than a part would run into the next one.
+    #[test]
+    fn parts_are_as_wide_as_their_registers() {
+        for text in [
+            "mov.b32 %d, {%h0, %h1, %h2, %h3};",
+            "mov.b32 %d, {%a, %b, %c, %d};",
+            "mov.b32 {%h0, %h1, %h2, %h3}, %a;",
+            "mov.b16 %h0, {%h1, %h2};",
+        ] {
+            let text = format!(
+                ".version 8.0\n.target sm_80\n.address_size 64\n.entry k() {{ .reg .b16 %h<4>;
+                 .reg .b32 %a, %b, %c, %d;\n{text}\nret; }}"
+            );
+            let error = Module::parse("k.ptx", &text).unwrap_err().to_string();
+            assert!(error.contains("but the instruction wants .b8"), "{error}");
+        }
     }
 
     #[test]

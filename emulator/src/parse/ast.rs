@@ -58,6 +58,8 @@ pub(crate) enum Init<'s> {
     Bits(u64),
     /// The address of another variable plus an offset.
     Symbol(&'s str, i64),
+    /// A byte of that, by its number.
+    Byte(&'s str, i64, u32),
 }
 
 /// One statement of a function body.

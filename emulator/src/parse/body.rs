@@ -2,6 +2,7 @@
 
 use super::ast::{Base, Instruction, Operand, Statement};
 use super::cursor::Cursor;
+use super::expression::{self, Number};
 use super::{ignored, parameters, variable};
 use crate::error::Fault;
 use crate::lex::Token;
@@ -159,7 +160,12 @@ fn instruction<'s>(cursor: &mut Cursor<'s>) -> Result<Instruction<'s>, Fault> {
     let mut operands = Vec::new();
     if !cursor.eat(';') {
         loop {
-            operands.push(operand(cursor)?);
+            let group = opcode == "call" && cursor.eat('(');
+            operands.push(if group {
+                list(cursor, ')').map(Operand::Group)?
+            } else {
+                operand(cursor)?
+            });
             if cursor.eat(';') {
                 break;
             }
@@ -178,10 +184,6 @@ fn operand<'s>(cursor: &mut Cursor<'s>) -> Result<Operand<'s>, Fault> {
         Token::Punct('{') => {
             cursor.next();
             list(cursor, '}').map(Operand::Vector)
-        }
-        Token::Punct('(') => {
-            cursor.next();
-            list(cursor, ')').map(Operand::Group)
         }
         _ => simple(cursor),
     }
@@ -207,31 +209,18 @@ fn simple<'s>(cursor: &mut Cursor<'s>) -> Result<Operand<'s>, Fault> {
             cursor.next();
             Ok(Operand::Not(cursor.ident()?))
         }
-        Token::Punct('-')
-            if matches!(cursor.peek_ahead(1), Token::Double(_) | Token::Single(_)) =>
-        {
-            cursor.next();
-            Ok(match cursor.next() {
-                Token::Double(bits) => Operand::Double(bits ^ 1 << 63),
-                Token::Single(bits) => Operand::Single(bits ^ 1 << 31),
-                _ => Operand::Int(0),
-            })
-        }
+        _ if expression::begins(cursor) => Ok(match expression::number(cursor)? {
+            Number::Signed(value) => Operand::Int(value as u64),
+            Number::Unsigned(value) => Operand::Int(value),
+            Number::Single(bits) => Operand::Single(bits),
+            Number::Double(value) => Operand::Double(value.to_bits()),
+        }),
         Token::Punct('-') if matches!(cursor.peek_ahead(1), Token::Ident(_)) => {
             cursor.next();
             let name = cursor.ident()?;
             let Token::Dot(part) = cursor.peek() else { return Ok(Operand::Negated(name, None)) };
             cursor.next();
             Ok(Operand::Negated(name, Some(part)))
-        }
-        Token::Int(_) | Token::Punct('-') => Ok(Operand::Int(cursor.signed()? as u64)),
-        Token::Single(bits) => {
-            cursor.next();
-            Ok(Operand::Single(bits))
-        }
-        Token::Double(bits) => {
-            cursor.next();
-            Ok(Operand::Double(bits))
         }
         Token::Ident(name) => {
             cursor.next();
@@ -253,7 +242,7 @@ fn after_name<'s>(cursor: &mut Cursor<'s>, name: &'s str) -> Result<Operand<'s>,
         }
         Token::Punct('+') => {
             cursor.next();
-            Ok(Operand::SymbolOffset(name, cursor.signed()?))
+            Ok(Operand::SymbolOffset(name, expression::integer(cursor)?))
         }
         _ => Ok(Operand::Name(name)),
     }
@@ -266,14 +255,14 @@ fn address<'s>(cursor: &mut Cursor<'s>) -> Result<Operand<'s>, Fault> {
         let offset = match cursor.peek() {
             Token::Punct('+') => {
                 cursor.next();
-                cursor.signed()?
+                expression::integer(cursor)?
             }
-            Token::Punct('-') => cursor.signed()?,
+            Token::Punct('-') => expression::integer(cursor)?,
             _ => 0,
         };
         Operand::Address(Base::Name(name), offset)
     } else {
-        Operand::Address(Base::Absolute, cursor.signed()?)
+        Operand::Address(Base::Absolute, expression::integer(cursor)?)
     };
     if cursor.eat(',') {
         operand(cursor)?;

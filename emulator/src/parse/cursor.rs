@@ -32,6 +32,11 @@ impl<'s> Cursor<'s> {
         token
     }
 
+    /// Goes back before the token that was taken last.
+    pub(super) fn back(&mut self) {
+        self.at = self.at.saturating_sub(1);
+    }
+
     /// Line of the token that comes next.
     pub(super) fn line(&self) -> u32 {
         self.spanned(0).line
@@ -51,7 +56,7 @@ impl<'s> Cursor<'s> {
         match self.peek() {
             Token::Ident(name) => format!("`{name}`"),
             Token::Dot(name) => format!("`.{name}`"),
-            Token::Int(value) => format!("`{value}`"),
+            Token::Int(value) | Token::Unsigned(value) => format!("`{value}`"),
             Token::Single(bits) => format!("`0f{bits:08x}`"),
             Token::Double(bits) => format!("`{}`", f64::from_bits(bits)),
             Token::Text(text) => format!("{text:?}"),
@@ -96,7 +101,7 @@ impl<'s> Cursor<'s> {
     /// An integer literal without a sign.
     pub(super) fn int(&mut self) -> Result<u64, Fault> {
         match self.peek() {
-            Token::Int(value) => {
+            Token::Int(value) | Token::Unsigned(value) => {
                 self.next();
                 Ok(value)
             }
@@ -104,12 +109,5 @@ impl<'s> Cursor<'s> {
                 Err(Fault::new(self.line(), format!("expected an integer, found {}", self.shown())))
             }
         }
-    }
-
-    /// An integer literal with an optional minus, in two's complement.
-    pub(super) fn signed(&mut self) -> Result<i64, Fault> {
-        let minus = self.eat('-');
-        let value = self.int()? as i64;
-        Ok(if minus { value.wrapping_neg() } else { value })
     }
 }

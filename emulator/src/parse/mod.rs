@@ -3,6 +3,7 @@
 pub(crate) mod ast;
 mod body;
 mod cursor;
+mod expression;
 mod variable;
 
 use ast::{BlockLimits, Function, Tree};

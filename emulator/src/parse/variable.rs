@@ -2,9 +2,10 @@
 
 use super::ast::{Init, Variable};
 use super::cursor::Cursor;
+use super::expression::{self, Number};
 use crate::error::Fault;
 use crate::lex::Token;
-use crate::types::{Kind, Space, Type};
+use crate::types::{Space, Type};
 
 /// What comes before the name and is shared by all names of one declaration.
 struct Prefix {
@@ -142,44 +143,48 @@ fn initialiser<'s>(cursor: &mut Cursor<'s>, ty: Type) -> Result<Vec<Init<'s>>, F
 
 fn initial_value<'s>(cursor: &mut Cursor<'s>, ty: Type) -> Result<Init<'s>, Fault> {
     match cursor.peek() {
-        Token::Ident("generic") => {
+        Token::Ident(_) if !expression::begins(cursor) => {
+            let (name, offset) = address(cursor)?;
+            Ok(Init::Symbol(name, offset))
+        }
+        // The operator `mask()`.
+        Token::Int(mask) if cursor.peek_ahead(1) == Token::Punct('(') => {
             cursor.next();
             cursor.expect('(')?;
-            let Init::Symbol(name, inner) = symbol(cursor)? else {
-                return Err(cursor.fault("expected a symbol"));
-            };
+            let (name, offset) = address(cursor)?;
             cursor.expect(')')?;
-            Ok(Init::Symbol(name, inner.wrapping_add(offset(cursor)?)))
+            let byte = (0..8).find(|byte| mask == 0xff << (8 * byte));
+            let byte = byte.ok_or_else(|| {
+                cursor.fault(format!("the mask {mask:#x} is not that of one byte"))
+            })?;
+            Ok(Init::Byte(name, offset, byte))
         }
-        Token::Ident(_) => symbol(cursor),
-        Token::Single(bits) => {
-            cursor.next();
-            Ok(Init::Bits(bits.into()))
-        }
-        Token::Double(bits) => {
-            cursor.next();
-            let single = ty == Type::F32;
-            Ok(Init::Bits(if single {
-                (f64::from_bits(bits) as f32).to_bits().into()
-            } else {
-                bits
-            }))
-        }
-        _ => {
-            let value = cursor.signed()?;
-            let float = ty.kind() == Kind::Float;
-            Ok(Init::Bits(match ty {
-                Type::F32 if float => (value as f32).to_bits().into(),
-                Type::F64 if float => (value as f64).to_bits(),
-                _ => value as u64,
-            }))
-        }
+        _ => Ok(Init::Bits(match (expression::number(cursor)?, ty) {
+            (Number::Single(bits), _) => bits.into(),
+            (Number::Double(value), Type::F32) => (value as f32).to_bits().into(),
+            (Number::Double(value), _) => value.to_bits(),
+            (Number::Signed(value), Type::F32) => (value as f32).to_bits().into(),
+            (Number::Signed(value), Type::F64) => (value as f64).to_bits(),
+            (Number::Signed(value), _) => value as u64,
+            (Number::Unsigned(value), Type::F32) => (value as f32).to_bits().into(),
+            (Number::Unsigned(value), Type::F64) => (value as f64).to_bits(),
+            (Number::Unsigned(value), _) => value,
+        })),
     }
 }
 
-fn symbol<'s>(cursor: &mut Cursor<'s>) -> Result<Init<'s>, Fault> {
+/// `name+4`, `generic(name)+4`
+fn address<'s>(cursor: &mut Cursor<'s>) -> Result<(&'s str, i64), Fault> {
+    if cursor.peek() == Token::Ident("generic") {
+        cursor.next();
+        cursor.expect('(')?;
+        let name = cursor.ident()?;
+        let inner = offset(cursor)?;
+        cursor.expect(')')?;
+        return Ok((name, inner.wrapping_add(offset(cursor)?)));
+    }
     let name = cursor.ident()?;
-    Ok(Init::Symbol(name, offset(cursor)?))
+    Ok((name, offset(cursor)?))
 }
 
 /// What is added to a symbol, if anything.
@@ -187,9 +192,9 @@ fn offset(cursor: &mut Cursor<'_>) -> Result<i64, Fault> {
     match cursor.peek() {
         Token::Punct('+') => {
             cursor.next();
-            cursor.signed()
+            expression::integer(cursor)
         }
-        Token::Punct('-') => cursor.signed(),
+        Token::Punct('-') => expression::integer(cursor),
         _ => Ok(0),
     }
 }
