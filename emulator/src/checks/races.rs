@@ -260,7 +260,10 @@ fn synchronise<R: Resolve>(
         _ => sorted(addresses, mask),
     };
     let atomic = reads && writes;
-    let own = words::Access { warp, pc: inst.site, writes, strong: true, atomic, whole: false };
+    // Without that check, lanes may read what others of their warp have changed.
+    let lockstep = env.launch.checks.contains(Checks::LOCKSTEP);
+    let whole = atomic && !lockstep && env.live != 0 && mask == env.live;
+    let own = words::Access { warp, pc: inst.site, writes, strong: true, atomic, whole };
     if shared != 0 {
         let flow = env.shared_access(own, &offsets, shared, bytes);
         if flow != Flow::Next {

@@ -7,6 +7,7 @@
 //! latest of them is kept.
 
 mod fresh;
+mod guesses;
 mod laid;
 mod places;
 mod recent;
@@ -17,6 +18,8 @@ use super::order::seen::Seen;
 use super::order::{LAST_CLOCK, Order};
 use super::stretch::{Stretch, stretches};
 use crate::exec::lanes::{Lanes, Mask, lanes};
+pub(crate) use guesses::Guess;
+use guesses::Guesses;
 pub(crate) use laid::How;
 use recent::{READ, RECORDED, Recent, WRITTEN};
 
@@ -128,8 +131,7 @@ pub(crate) struct Access {
     pub(crate) writes: bool,
     /// Atomic, volatile, relaxed, acquire or release. Strong accesses do not race with each other.
     pub(crate) strong: bool,
-    /// Reads and writes at once. A plain read does not race with it: it may be the first guess of a loop around
-    /// `atom.cas`, as CUDA's headers have it.
+    /// Reads and writes at once. Whether a plain read races with it is known later, see [`Guess`].
     pub(crate) atomic: bool,
     /// The warp as a whole makes it: a load by all its lanes at once, or copies for which they have waited at once; without
     /// [`Checks::LOCKSTEP`](crate::Checks::LOCKSTEP) also a store. It comes before all that the warp does then.
@@ -162,6 +164,29 @@ pub(crate) struct Words {
     /// By warp; without records where a warp has read nothing.
     reads: Vec<Records>,
     recent: Recent,
+    guesses: Guesses,
+}
+
+/// A read of some lane at a word that an atomic operation changes now.
+#[cold]
+fn guess_of(
+    word: usize,
+    (warp, lane): (usize, usize),
+    (when, who): (Stamp, u32),
+    now: &Now<'_>,
+) -> Guess {
+    let (warp, pc, whole) = (warp as u32, who & PC_MASK, when.is(WHOLE));
+    let access = Access { warp, pc, writes: false, strong: false, atomic: false, whole };
+    let race = Race {
+        lane,
+        offset: word as u64 * 4,
+        other_warp: now.access.warp,
+        other_lane: now.lane,
+        other_pc: Some(now.access.pc),
+        other_wrote: true,
+        other_copied: false,
+    };
+    Guess { access, bytes: when.bytes().count_ones().into(), race }
 }
 
 /// What an access needs to know of the present.
@@ -185,6 +210,12 @@ impl Words {
             records.reset(words);
         }
         self.recent.reset(words, warps);
+        self.guesses.clear();
+    }
+
+    /// A plain read that races with an atomic operation, as its thread has not gone on to one there.
+    pub(crate) fn guess(&self) -> Option<Guess> {
+        self.guesses.first()
     }
 
     /// Checks and remembers an access at offsets of bytes, all of them inside.
@@ -217,7 +248,8 @@ impl Words {
         stretch: &Stretch,
     ) -> Option<Race> {
         self.touch(order, access, stretch);
-        if self.side_by_side(order, access, stretch) {
+        // Atomic operations answer guesses, word by word.
+        if !access.atomic && self.side_by_side(order, access, stretch) {
             return None;
         }
         self.each_word(order, access, stretch)
@@ -271,22 +303,23 @@ impl Words {
     }
 
     /// A race with the last write of a word.
-    fn written(&self, word: usize, now: &Now<'_>) -> Option<Race> {
+    fn written(&mut self, word: usize, now: &Now<'_>) -> Option<Race> {
         let (when, who) = (*self.writes.when.get(word)?, self.writes.who[word]);
         if when.clock() <= now.all && !when.is(COPIED) || !when.conflicts(now.stamp) {
             return None;
         }
-        if !now.access.writes && when.is(ATOMIC) {
+        let copied = when.is(COPIED);
+        let guesses = !now.access.writes && when.is(ATOMIC);
+        if guesses && copied {
             return None;
         }
-        let copied = when.is(COPIED);
         let (warp, lane) = if copied { (now.agent, 0) } else { (upper(who), lower(who)) };
         let own = !copied && warp == now.access.warp;
         let in_turn = own && (lane == now.lane || when.is(WHOLE));
         if in_turn || now.seen[warp as usize].covers(lane, when.clock()) {
             return None;
         }
-        Some(Race {
+        let race = Race {
             lane: now.lane,
             offset: word as u64 * 4,
             other_warp: warp,
@@ -294,14 +327,20 @@ impl Words {
             other_pc: Some(who & PC_MASK),
             other_wrote: true,
             other_copied: copied,
-        })
+        };
+        if guesses {
+            let bytes = now.stamp.bytes().count_ones().into();
+            self.guesses.add(Guess { access: now.access, bytes, race });
+            return None;
+        }
+        Some(race)
     }
 
     fn write(&mut self, word: usize, now: &Now<'_>) -> Option<Race> {
         for (warp, records) in self.reads.iter().enumerate() {
             let Some(&when) = records.when.get(word) else { continue };
             let known = when.clock() <= now.seen[warp].floor();
-            if known || now.access.atomic || !when.conflicts(now.stamp) {
+            if known || !when.conflicts(now.stamp) {
                 continue;
             }
             let who = records.who[word];
@@ -312,6 +351,15 @@ impl Words {
             }
             let before =
                 |lane: usize| own && lane == now.lane || now.seen[warp].covers(lane, when.clock());
+            if now.access.atomic {
+                let unordered = |lane: &usize| !before(*lane);
+                for lane in [last, first].into_iter().filter(unordered) {
+                    if lane == last || !when.is(MIXED) {
+                        self.guesses.add(guess_of(word, (warp, lane), (when, who), now));
+                    }
+                }
+                continue;
+            }
             let other_lane = if !before(last) {
                 last
             } else if !before(first) {
@@ -330,10 +378,30 @@ impl Words {
                 other_copied: false,
             });
         }
+        if now.access.atomic {
+            self.answer(word, now.access.warp, now.lane);
+        }
         self.writes.cover(word, word + 1);
         self.writes.when[word] = now.stamp;
         self.writes.who[word] = writer(now.access.warp, now.lane, now.access.pc);
         None
+    }
+
+    /// A thread executes an atomic operation at a word: what it has read there was a guess, which races with no other.
+    fn answer(&mut self, word: usize, warp: u32, lane: usize) {
+        self.guesses.answer(word as u64 * 4, warp, lane);
+        let records = &mut self.reads[warp as usize];
+        let Some(&when) = records.when.get(word).filter(|when| !when.is(STRONG)) else { return };
+        let who = records.who[word];
+        let (first, last, pc) = (upper(who) as usize, lower(who), who & PC_MASK);
+        if lane == first && first != last {
+            records.when[word] = Stamp(when.0 & !MIXED);
+            records.who[word] = reader(last, last, pc);
+        } else if lane == last && first != last && !when.is(MIXED) {
+            records.who[word] = reader(first, first, pc);
+        } else if lane == last {
+            records.when[word] = Stamp::default();
+        }
     }
 
     fn read(&mut self, word: usize, now: &Now<'_>) -> Option<Race> {

@@ -78,6 +78,10 @@ impl Cta<'_> {
             self.fail(FindingKind::InFlight, warp, lane, site, message);
             return CtaStop::Fault;
         }
+        if let Some((warp, site)) = self.env.report_guess() {
+            self.finding = Some(self.finding_at(warp as usize, site));
+            return CtaStop::Fault;
+        }
         CtaStop::Done
     }
 

@@ -65,6 +65,10 @@ pub(crate) struct Body<'s> {
     pub(crate) allocates: bool,
     /// The frame of the one being lowered.
     pub(super) frame: Option<Frame>,
+    /// The condition code register, if anything uses it. It only stands here for the checks: see [`Warp::carry`].
+    ///
+    /// [`Warp::carry`]: crate::exec::warp::Warp::carry
+    carry: Option<u32>,
     /// Architecture that the module is written for.
     pub(crate) sm: u32,
     /// Whether its target has instructions of its own (`sm_90a`).
@@ -111,6 +115,7 @@ impl<'s> Body<'s> {
             pending_of: HashMap::new(),
             allocates: false,
             frame: None,
+            carry: None,
             sm: scene.tree.sm,
             specific: scene.tree.specific,
         };
@@ -124,6 +129,15 @@ impl<'s> Body<'s> {
         body.callees()?;
         body.resolve_labels()?;
         Ok(body)
+    }
+
+    /// Index of the condition code register.
+    pub(crate) fn carry(&mut self) -> u32 {
+        let next = self.registers.len() as u32;
+        *self.carry.get_or_insert_with(|| {
+            self.registers.push(Register { ty: Type::Pred, name: "CC.CF".to_owned() });
+            next
+        })
     }
 
     pub(super) fn declare(&mut self, name: &'s str, symbol: Symbol, line: u32) -> Result<()> {

@@ -350,10 +350,18 @@ impl<O: Carry, T: Int, const IN: bool, const OUT: bool> Exec for WithCarry<O, T,
     }
 }
 
+/// What is read of the condition code register and written to it, for the checks.
+fn condition_code(f: &mut Form<'_, '_>, reads: bool, writes: bool) {
+    let carry = f.body.carry();
+    f.reads.extend(reads.then_some(carry));
+    f.writes.extend(writes.then_some(carry));
+}
+
 /// `.cc` works on the bits, so signed and unsigned are the same.
 fn carry<O: Carry, const IN: bool, const OUT: bool>(f: &mut Form<'_, '_>) -> Lowered {
     operands2(f)?;
     f.inst.c = f.inst.b;
+    condition_code(f, IN, OUT);
     for_type!(f.ty(), f, { U32 => u32, S32 => u32, U64 => u64, S64 => u64 },
         T => WithCarry<O, T, IN, OUT>)
 }
@@ -361,6 +369,7 @@ fn carry<O: Carry, const IN: bool, const OUT: bool>(f: &mut Form<'_, '_>) -> Low
 /// As [`carry`], with three sources; a high product depends on the sign.
 fn carry3<O: Carry, const IN: bool, const OUT: bool>(f: &mut Form<'_, '_>) -> Lowered {
     operands3(f)?;
+    condition_code(f, IN, OUT);
     for_type!(f.ty(), f, { U32 => u32, S32 => i32, U64 => u64, S64 => i64 },
         T => WithCarry<O, T, IN, OUT>)
 }

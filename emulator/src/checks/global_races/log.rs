@@ -232,6 +232,11 @@ impl Log {
         own.flatten()
     }
 
+    /// The race of a plain read with an atomic operation of the same CTA, once all its threads have exited.
+    pub(crate) fn guess(&self) -> Option<OwnRace> {
+        self.own.guess()
+    }
+
     /// Lanes of a warp are about to execute an atomic operation: what they have read there was a guess.
     pub(crate) fn guessed(&mut self, warp: u32, mask: Mask, at: &Lanes<u64>) {
         self.reads.guessed(warp, mask, at, self.round);

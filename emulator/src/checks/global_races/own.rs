@@ -9,7 +9,7 @@ use super::log::{STRONG_INSIDE, WHOLE};
 use super::reads::Reads;
 use crate::checks::order::Order;
 use crate::checks::stretch::{PAGE, Stretch};
-use crate::checks::words::{Access, Race, Words};
+use crate::checks::words::{Access, Guess, Race, Words};
 
 /// Pages that are followed at a time: of what a CTA writes, the last 2 MiB or more.
 const MOST_PAGES: usize = 512;
@@ -36,6 +36,8 @@ pub(crate) struct OwnPages {
     spare: Vec<Box<Words>>,
     /// Pages that may have been read, by their number modulo the bits.
     read: Vec<u64>,
+    /// Whether pages have been given up: what was read of them may have been a guess that an atomic operation has answered.
+    given_up: bool,
 }
 
 impl OwnPages {
@@ -57,6 +59,17 @@ impl OwnPages {
     pub(super) fn clear(&mut self) {
         self.spare.extend(self.pages.drain().map(|(_, words)| words));
         self.read.fill(0);
+        self.given_up = false;
+    }
+
+    /// The first race of a plain read with an atomic operation, as its thread has not gone on to one there.
+    pub(super) fn guess(&self) -> Option<OwnRace> {
+        if self.given_up {
+            return None;
+        }
+        let guesses = self.pages.iter().filter_map(|(page, words)| Some((page, words.guess()?)));
+        let (page, Guess { access, bytes, race }) = guesses.min_by_key(|&(page, _)| page)?;
+        Some(OwnRace { race, address: page * PAGE + race.offset, access, bytes: bytes as u32 })
     }
 
     /// A page is read, at least once in each round in which it is.
@@ -95,6 +108,7 @@ impl OwnPages {
     fn words(&mut self, page: u64, order: &Order, reads: &mut Reads) -> &mut Words {
         if self.pages.len() >= MOST_PAGES && !self.pages.contains_key(&page) {
             self.spare.extend(self.pages.drain().map(|(_, words)| words));
+            self.given_up = true;
         }
         let (spare, read) = (&mut self.spare, &self.read);
         self.pages.entry(page).or_insert_with(|| {
