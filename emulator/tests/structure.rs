@@ -110,6 +110,26 @@ fn debug_information_is_read_over() {
     assert_eq!(Run::block(32).run(&text, &[]), (0..32).collect::<Vec<_>>());
 }
 
+/// Neither directive ends with its line, so what follows there counts, and a part of it may stand on the next.
+#[test]
+fn positions_end_where_their_grammar_does() {
+    let body = ".loc 1 2 3 mov.u32 %r1, 7; .loc 1 2 4, function_name $name,\n inlined_at 1 2\n 3 add.u32 %r1, %r1, 1; "
+        .to_owned()
+        + &store("%r1");
+    let text = kernel_with(
+        ".file 1 \"a.cu\" .global .u32 unused; .file 2 \"b.cu\", 5, 6 .global .u32 other;",
+        &body,
+    );
+    assert_eq!(Run::block(1).run(&text, &[]), [8]);
+    for (text, part) in [
+        (".loc 1 2 mov.u32 %r1, 7;", "expected an integer, found `mov`"),
+        (".loc 1 2 3, column 4", "unknown part `column` of `.loc`"),
+    ] {
+        let message = refused(&kernel(text));
+        assert!(message.contains(part), "{message}");
+    }
+}
+
 #[test]
 fn modifiers_may_stand_in_another_order() {
     let body = "ld.u32.global %r1, [%in]; add.sat.s32 %r2, %r1, 1; setp.u32.lt %p1, %r1, 9; selp.u32 %r1, %r2, 0, %p1;";

@@ -109,15 +109,41 @@ fn ignored(cursor: &mut Cursor<'_>, name: &str) -> Result<(), Fault> {
             }
             Ok(())
         }
-        // `.file` and `.loc` end with their line.
+        "file" => {
+            cursor.int()?;
+            let Token::Text(_) = cursor.next() else {
+                return Err(cursor.fault("`.file` without a name"));
+            };
+            // Time and size. Compilers leave the comma out.
+            for _ in 0..2 {
+                if cursor.eat(',') || matches!(cursor.peek(), Token::Int(_)) {
+                    cursor.int()?;
+                }
+            }
+            Ok(())
+        }
         _ => {
-            let line = cursor.last_line();
-            while cursor.line() == line && cursor.peek() != Token::End {
-                cursor.next();
+            position(cursor)?;
+            while cursor.eat(',') {
+                match cursor.ident()? {
+                    "function_name" => {
+                        cursor.ident()?;
+                        if cursor.eat('+') {
+                            cursor.int()?;
+                        }
+                    }
+                    "inlined_at" => position(cursor)?,
+                    other => return Err(cursor.fault(format!("unknown part `{other}` of `.loc`"))),
+                }
             }
             Ok(())
         }
     }
+}
+
+/// File, line and column.
+fn position(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
+    (0..3).try_for_each(|_| cursor.int().map(drop))
 }
 
 fn function<'s>(cursor: &mut Cursor<'s>, entry: bool) -> Result<Function<'s>, Fault> {
