@@ -25,8 +25,8 @@ fn noise<T>(seed: u32, len: usize, value: fn(f32) -> T) -> Vec<T> {
         .collect()
 }
 
-/// Appends 3 blocks of tokens but one to the last of these blocks, in its order, copies that one's first two to the first two, and attends to
-/// the first two and the last. Returns the bytes of the output.
+/// Appends 47 tokens to the last three of these blocks, copies two of them to the first two, and attends to these and the last.
+/// Returns the bytes of the output.
 fn step<Q: Element>(num_blocks: u32, blocks: [u32; 5], value: fn(f32) -> Q) -> Result<Vec<u8>> {
     let device = any_driver::device(EmulatorOptions::default());
     let stream = device.stream()?;
