@@ -1,6 +1,7 @@
 //! Asynchronous use that safe code can express, on a driver that runs everything as late as it may ([`late::Late`]) over the
 //! emulator, to which memory freed too early is a finding. What the types forbid is in tests/compile_fail/programs/.
 
+mod any_order;
 mod late;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
