@@ -74,7 +74,8 @@ impl CudaStream {
         Self { context, raw, owner: Some(owner), state: Mutex::default() }
     }
 
-    /// The `CUstream`, for another library to enqueue work on. Work so enqueued runs in order with ours.
+    /// The `CUstream`, for another library to enqueue work on. Work so enqueued runs in order with ours. A stream made here no other
+    /// library may capture: that would not be noticed, as it is of a stream of theirs.
     pub fn as_raw(&self) -> *mut core::ffi::c_void {
         self.raw
     }
