@@ -14,6 +14,7 @@ fn operands_may_be_expressions() {
     assert_eq!(word("", "mov.u32 %r2, 100; mad.lo.u32 %r1, %r2, (3+4)*2, 1<<4|1;"), 1417);
     assert_eq!(word("", "mov.u32 %r1, WARP_SZ-1;"), 31);
     assert_eq!(word("", "mov.b32 %r1, ~5;"), 0xffff_fffa);
+    assert_eq!(word("", "mov.b32 %r1, !0;"), 1);
     assert_eq!(
         word("", "mov.f32 %f1, .5; add.f32 %f1, %f1, -.25+1.5; mov.b32 %r1, %f1;"),
         1.75f32.to_bits()

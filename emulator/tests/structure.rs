@@ -130,6 +130,26 @@ fn positions_end_where_their_grammar_does() {
     }
 }
 
+/// PTX ISA, "Special Registers": legacy code accesses 16-bit components of `%tid` and its kin.
+#[test]
+fn places_may_be_read_in_16_bits() {
+    let body =
+        "{ .reg .u16 %x, %y; mov.u16 %x, %tid.x; cvt.u32.u16 %r1, %ntid.x; mov.u16 %y, %nctaid.x;
+        cvt.u32.u16 %r2, %x; cvt.u32.u16 %r3, %y; mov.u16 %y, %ctaid.x; cvt.u32.u16 %r4, %y;
+        mad.lo.u32 %r1, %r1, 1000, %r2; mad.lo.u32 %r1, %r3, 1000000, %r1; add.u32 %r1, %r1, %r4; }"
+            .to_owned() + &store("%r1");
+    let out = Run { grid: 0x1_0003, ..Run::block(1) }.run(
+        &kernel(&body).replace("st.global.b32", "@%p1 st.global.b32").replace(
+            "{ .reg .u16",
+            "mov.u32 %r5, %ctaid.x; setp.eq.u32 %p1, %r5, 0x10002; { .reg .u16",
+        ),
+        &[],
+    );
+    assert_eq!(out, [3_001_002]);
+    let message = refused(&kernel("{ .reg .u16 %x; mov.u16 %x, %laneid; }"));
+    assert!(message.contains("`%laneid` is .u32, but the instruction wants .u16"), "{message}");
+}
+
 #[test]
 fn modifiers_may_stand_in_another_order() {
     let body = "ld.u32.global %r1, [%in]; add.sat.s32 %r2, %r1, 1; setp.u32.lt %p1, %r1, 9; selp.u32 %r1, %r2, 0, %p1;";

@@ -393,6 +393,11 @@ impl<'f, 's> Form<'f, 's> {
         }
         // The number of the grid was of 32 bits once, and may still be read as that.
         let low = name == "%gridid" && ty.bits() == 32;
+        if let (Found::Fixed(special, _), 16) = (found, ty.bits())
+            && let Some(half) = special.low_half().filter(|_| ty.kind() != Kind::Float)
+        {
+            return Ok((ConstantValue::Special(half), ty));
+        }
         match found {
             Found::Fixed(special, have)
                 if (ty.bits() == have.bits() || low) && ty.kind() != Kind::Float =>

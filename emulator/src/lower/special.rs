@@ -14,6 +14,9 @@ pub(crate) enum Special {
     Ntid(usize),
     Ctaid(usize),
     Nctaid(usize),
+    /// The lower halves of these two.
+    LowCtaid(usize),
+    LowNctaid(usize),
     LaneId,
     WarpId,
     NWarpId,
@@ -128,6 +131,16 @@ pub(crate) fn refusal(name: &str) -> Option<&'static str> {
 }
 
 impl Special {
+    /// What 16 bits hold of it, if it may be read as that: the places of threads and CTAs were of 16 bits once.
+    pub(crate) fn low_half(self) -> Option<Special> {
+        match self {
+            Special::Tid(_) | Special::Ntid(_) => Some(self),
+            Special::Ctaid(axis) => Some(Special::LowCtaid(axis)),
+            Special::Nctaid(axis) => Some(Special::LowNctaid(axis)),
+            _ => None,
+        }
+    }
+
     /// The value in one lane.
     pub(crate) fn value(self, uniform: &Uniform<'_>, warp: u32, lane: u32) -> u64 {
         let launch = uniform.launch;
@@ -141,6 +154,8 @@ impl Special {
             Special::Ntid(axis) => launch.block[axis],
             Special::Ctaid(axis) => uniform.cta[axis],
             Special::Nctaid(axis) => launch.grid[axis],
+            Special::LowCtaid(axis) => uniform.cta[axis] & 0xffff,
+            Special::LowNctaid(axis) => launch.grid[axis] & 0xffff,
             Special::LaneId => lane,
             Special::WarpId => warp,
             Special::NWarpId => launch.warps,

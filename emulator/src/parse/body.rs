@@ -205,16 +205,16 @@ fn list<'s>(cursor: &mut Cursor<'s>, close: char) -> Result<Vec<Operand<'s>>, Fa
 
 fn simple<'s>(cursor: &mut Cursor<'s>) -> Result<Operand<'s>, Fault> {
     match cursor.peek() {
-        Token::Punct('!') => {
-            cursor.next();
-            Ok(Operand::Not(cursor.ident()?))
-        }
         _ if expression::begins(cursor) => Ok(match expression::number(cursor)? {
             Number::Signed(value) => Operand::Int(value as u64),
             Number::Unsigned(value) => Operand::Int(value),
             Number::Single(bits) => Operand::Single(bits),
             Number::Double(value) => Operand::Double(value.to_bits()),
         }),
+        Token::Punct('!') => {
+            cursor.next();
+            Ok(Operand::Not(cursor.ident()?))
+        }
         Token::Punct('-') if matches!(cursor.peek_ahead(1), Token::Ident(_)) => {
             cursor.next();
             let name = cursor.ident()?;
