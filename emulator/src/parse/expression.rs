@@ -161,7 +161,7 @@ fn unary(cursor: &mut Cursor<'_>, depth: u32) -> Result<Number, Fault> {
         ('-', Unsigned(value)) => Unsigned(value.wrapping_neg()),
         ('-', Single(bits)) => Single(bits ^ 1 << 31),
         ('-', Double(value)) => Double(-value),
-        ('~', Signed(value)) => Signed(!value),
+        ('~', Signed(value)) => Unsigned(!value as u64),
         ('~', Unsigned(value)) => Unsigned(!value),
         ('!', value) => Signed((!holds(value)).into()),
         _ => return Err(cursor.fault("`~` takes integers")),
@@ -202,7 +202,7 @@ fn float(number: Number) -> Option<f64> {
     }
 }
 
-/// What an operator makes of two numbers; integers are unsigned if either is.
+/// What an operator makes of two numbers; integers are unsigned if either is, those of `%` always.
 fn apply(name: &str, left: Number, right: Number) -> Result<Number, String> {
     let truth = |holds: bool| Ok(Signed(holds.into()));
     match name {
@@ -238,9 +238,8 @@ fn apply(name: &str, left: Number, right: Number) -> Result<Number, String> {
         "*" => whole(a.wrapping_mul(b)),
         "/" | "%" if b == 0 => Err(format!("`{name}` by zero")),
         "/" if unsigned => whole(a / b),
-        "%" if unsigned => whole(a % b),
+        "%" => Ok(Unsigned(a % b)),
         "/" => whole(signed_a.wrapping_div(signed_b) as u64),
-        "%" => whole(signed_a.wrapping_rem(signed_b) as u64),
         "&" => whole(a & b),
         "|" => whole(a | b),
         "^" => whole(a ^ b),
@@ -269,14 +268,19 @@ mod tests {
         Ok(value)
     }
 
-    /// Precedence, types and signs as in C, of which the PTX ISA takes them.
+    /// Precedence as in C; operands and result of `%` are unsigned, and so is what `~` makes. ptxas has the same values.
     #[test]
-    fn expressions_have_the_values_of_the_isa() {
+    fn expressions_have_the_values_that_ptxas_gives_them() {
         let whole = [
             ("2+3*4", 14),
             ("(2+3)*4", 20),
             ("-7/2", -3),
-            ("-7 % 3", -1),
+            ("-7 % 3", 0),
+            ("7 % -3", 7),
+            ("7 % 3 > -1", 0),
+            ("~1/2", i64::MAX),
+            ("(6|1)>-1", 1),
+            ("(1?-1:2U)/2", 0),
             ("1<<4|3", 19),
             ("-1>>1", -1),
             ("~5", -6),
@@ -296,7 +300,7 @@ mod tests {
             ("- -3", 3),
         ];
         for (text, expected) in whole {
-            assert_eq!(value(text), Ok(Signed(expected)), "{text}");
+            assert_eq!(value(text).and_then(bits), Ok(expected as u64), "{text}");
         }
         assert_eq!(value("-1U>>63"), Ok(Unsigned(1)));
         assert_eq!(value("0xffffffffffffffff/2"), Ok(Unsigned(u64::MAX / 2)));
