@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::{Fault, ParseError, Source};
 use crate::lower::scene::Scene;
 use crate::lower::{self, table};
+use crate::module;
 use crate::parse::ast::{Base, Function, Instruction, Operand, Statement, Variable};
 use crate::parse::parse;
 use crate::types::{Space, Type};
@@ -91,7 +92,10 @@ pub fn inspect(name: &str, text: &str) -> Result<Inspection, ParseError> {
         faults.entry(fault.line).or_insert(fault.message);
     };
     match Scene::new(&tree) {
-        Ok(scene) => entries().filter_map(|f| lower::entry(&scene, f).err()).for_each(add),
+        Ok(scene) => {
+            let faults = entries().filter_map(|f| lower::entry(&scene, f).err());
+            faults.chain(module::variables(&scene).err()).for_each(add);
+        }
         Err(fault) => add(fault),
     }
     let unsupported =
@@ -279,6 +283,22 @@ mod tests {
         assert!(told.unsupported.iter().all(|f| f.text.starts_with("frobnicate.u32")));
         assert!(told.entries.iter().all(|e| e.shared_bytes == 4));
         assert!(Module::parse("k.ptx", &text.replace("frobnicate", "mov")).is_ok());
+    }
+
+    #[test]
+    fn variables_that_cannot_be_are_listed() {
+        let head = ".version 8.0\n.target sm_80\n.address_size 64\n";
+        for (text, part) in [
+            (".extern .global .u32 x[];", "`x` is defined in another file"),
+            (
+                ".shared .u32 y; .global .u64 x = y;",
+                "`y` is not a variable whose address fits here",
+            ),
+        ] {
+            let told = inspect("k.ptx", &format!("{head}{text}\n.entry k() {{ ret; }}")).unwrap();
+            let [fault] = &told.unsupported[..] else { panic!("{text}: {:?}", told.unsupported) };
+            assert!(fault.line == 4 && fault.message.contains(part), "{fault}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Module {
 
 /// A `.global` or `.const` variable.
 #[derive(Debug)]
-struct Variable {
+pub(crate) struct Variable {
     name: String,
     bytes: u64,
     constant: bool,
@@ -97,7 +97,7 @@ impl Module {
 }
 
 /// The module's variables, in the order in which the lowering numbers them.
-fn variables(scene: &Scene<'_>) -> Result<Vec<Variable>, Fault> {
+pub(crate) fn variables(scene: &Scene<'_>) -> Result<Vec<Variable>, Fault> {
     let index_of = |name: &str| match scene.names.get(name) {
         Some(&Symbol::Global { index, .. }) => Some(index),
         _ => None,
