@@ -49,7 +49,7 @@ pub(crate) struct Variable {
 }
 
 impl Module {
-    /// Parses PTX text. Anything that is not understood, anywhere in the file, is an error.
+    /// Parses PTX text. Anything that is not understood is an error, wherever it stands, but in functions that no entry calls.
     ///
     /// `name` is what errors and findings call the file.
     pub fn parse(name: &str, text: &str) -> Result<Module, ParseError> {

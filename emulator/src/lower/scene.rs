@@ -1,7 +1,7 @@
 //! What the lowering of every entry looks things up in: made once for a module.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::callee::Graph;
 use super::symbols::Symbol;
@@ -47,6 +47,13 @@ impl<'s> Scene<'s> {
                 return Err(Fault::new(variable.line, message));
             }
         }
+        let mut defined = HashSet::new();
+        for function in tree.functions.iter().filter(|f| f.body.is_some()) {
+            if names.contains_key(function.name) || !defined.insert(function.name) {
+                let message = format!("`{}` is declared twice", function.name);
+                return Err(Fault::new(function.line, message));
+            }
+        }
         Ok(Scene {
             tree,
             names,
@@ -85,6 +92,21 @@ mod tests {
     use super::*;
     use crate::lower;
     use crate::parse::parse;
+
+    #[test]
+    fn a_name_is_defined_once() {
+        for (text, line) in [
+            (".func f() { ret; }\n.func f() { ret; }\n", 5),
+            (".entry f() { ret; }\n.func f() { ret; }\n", 5),
+            (".func f() { ret; }\n.global .u32 f;\n", 4),
+        ] {
+            let text = format!(".version 8.0\n.target sm_80\n.address_size 64\n{text}");
+            let fault = Scene::new(&parse(&text).unwrap()).err().unwrap();
+            assert_eq!((fault.message.as_str(), fault.line), ("`f` is declared twice", line));
+        }
+        let text = ".version 8.0\n.target sm_80\n.address_size 64\n.func f();\n.func f() { ret; }\n.func f();\n";
+        assert!(Scene::new(&parse(text).unwrap()).is_ok());
+    }
 
     #[test]
     fn what_all_entries_come_to_is_limited() {
