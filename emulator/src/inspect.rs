@@ -144,9 +144,9 @@ impl Declared {
     fn body(&mut self, body: &[Statement<'_>]) {
         for statement in body {
             match statement {
-                Statement::Registers { ty, names, .. } => {
+                Statement::Registers { ty, elements, names, .. } => {
                     let entry = self.registers.entry(ty.name()).or_insert((Some(*ty), 0));
-                    let added = names.iter().map(|(_, count)| count.unwrap_or(1));
+                    let added = names.iter().map(|(_, count)| count.unwrap_or(1) * elements);
                     entry.1 = added.fold(entry.1, u32::saturating_add);
                 }
                 Statement::Variable(variable) => self.variable(variable),

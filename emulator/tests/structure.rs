@@ -223,3 +223,50 @@ fn hints_and_lengths_of_accesses_are_those_that_ptxas_takes() {
     let out = Run::block(1).run(&kernel(&(body.to_owned() + &store("%r1"))), &[7, 0]);
     assert_eq!(out, [407]);
 }
+
+#[test]
+fn vectors_of_registers_are_loaded_and_stored_whole() {
+    let body = ".reg .v4 .f32 %v<2>; .reg .v2 .f64 wide; .reg .b32 %i;
+        mad.wide.u32 %d1, %thread, 16, %in; ld.global.v4.f32 %v1, [%d1];
+        add.f32 %v0.x, %v1.w, %v1.x; mul.f32 %v0.y, %v1.y, %v1.z; mov.f32 %v0.z, 0f40000000; mov.f32 %v0.w, %v1.x;
+        mad.wide.u32 %d2, %thread, 16, %out; st.global.v4.f32 [%d2], %v0;
+        ld.global.v2.f64 wide, [%d1]; mov.v2.b64 wide, {wide.y, wide.x}; mov.b64 {%i, %r1}, wide.x;
+        setp.ne.b32 %p1, %i, %r2; @%p1 trap; ";
+    let body = body.replace("setp.ne", "ld.global.b32 %r2, [%d1+8]; setp.ne");
+    let input: Vec<u32> = (0..128).map(|i| (i as f32).to_bits()).collect();
+    let expected: Vec<u32> = (0..32)
+        .map(|thread| 4.0 * thread as f32)
+        .flat_map(|x| [2.0 * x + 3.0, (x + 1.0) * (x + 2.0), 2.0, x].map(f32::to_bits))
+        .collect();
+    let run = Run { out: 128, ..Run::block(32) };
+    assert_eq!(run.run(&kernel(&body), &input), expected);
+    let text = kernel(&body.replace("mov.f32 %v0.w, %v1.x;", ""));
+    run.finds(&text, &input, FindingKind::UninitialisedRegister, "read of register %v0.w");
+}
+
+#[test]
+fn vectors_of_registers_are_taken_by_what_takes_them() {
+    let with =
+        |line: &str| refused(&kernel(&format!(".reg .v4 .f32 v, w; .reg .v2 .b32 pair; {line}")));
+    for (line, told) in [
+        ("add.f32 v, w, w;", "`v` is a vector, where one register is wanted"),
+        ("mov.f32 %f1, v;", "`v` is a vector, where one register is wanted"),
+        ("mov.b32 %r1, pair.z;", "`pair` has no part `z`"),
+        ("mov.b32 %r1, pair.q;", "`pair` has no part `q`"),
+        ("ld.global.v2.f32 v, [%in];", "expected a vector of 2 elements, found 4"),
+        ("ld.global.f32 v, [%in];", "expected a vector of 1 elements, found 4"),
+        ("mov.b32 v, %r1;", "`v.x` is .f32, but the instruction wants .b8"),
+        (
+            "mov.v4.b64 {%d1, %d2, %d3, %d4}, {%d1, %d2, %d3, %d4};",
+            "4 elements of .b64 make no vector",
+        ),
+        (".reg .v4 .f64 z;", "4 elements of .f64 make no vector"),
+        (".reg .v2 .pred z;", "2 elements of .pred make no vector"),
+        (".reg .v8 .f32 z;", "`.v8` is not a type of a register"),
+        ("ld.global.b32 %r1, [v];", "`v`"),
+        ("ld.global.b32 %r1, table[2];", "an array's element as an operand is not supported"),
+    ] {
+        let message = with(line);
+        assert!(message.contains(told), "{line}: {message}");
+    }
+}

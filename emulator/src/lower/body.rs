@@ -15,7 +15,7 @@ use super::in_flight::loaded_bytes;
 use super::kernel::{Constant, ConstantValue, Param, SharedVariable};
 use super::plan::{Meta, Plan};
 use super::scene::Scene;
-use super::symbols::{Register, Scopes, Symbol};
+use super::symbols::{Register, Scopes, Symbol, VECTOR_PARTS};
 use super::table;
 use crate::counters::InstructionClass;
 use crate::error::Fault;
@@ -239,7 +239,9 @@ impl<'s> Body<'s> {
                 self.scopes.close();
                 result
             }
-            Statement::Registers { ty, names, line } => self.declare_registers(*ty, names, *line),
+            Statement::Registers { ty, elements, names, line } => {
+                self.declare_registers(*ty, *elements, names, *line)
+            }
             Statement::Variable(variable) => self.declare_variable(variable),
         }
     }
@@ -247,28 +249,34 @@ impl<'s> Body<'s> {
     fn declare_registers(
         &mut self,
         ty: Type,
+        elements: u32,
         names: &[(&'s str, Option<u32>)],
         line: u32,
     ) -> Result<()> {
+        let is_vector = elements > 1;
         // 128 bits are two registers of 64, the lower one first.
-        let each = if ty == Type::B128 { 2 } else { 1 };
+        let each = if ty == Type::B128 { 2 } else { elements };
         for &(name, count) in names {
             let first = self.registers.len() as u32;
             let end = first as usize + (count.unwrap_or(1) * each) as usize;
             self.scene.check_length(self.code.len(), end, line)?;
             let named = |name: String| {
-                let upper = (each == 2)
+                let upper = (ty == Type::B128)
                     .then(|| Register { ty: Type::B64, name: format!("{name} (upper half)") });
-                std::iter::once(Register { ty, name }).chain(upper)
+                let element = move |index: u32| match VECTOR_PARTS[index as usize] {
+                    [part, _] if is_vector => format!("{name}.{part}"),
+                    _ => name.clone(),
+                };
+                (0..elements).map(move |i| Register { ty, name: element(i) }).chain(upper)
             };
             let added = match count {
                 None => {
                     self.registers.extend(named(name.to_owned()));
-                    self.scopes.add(name, Symbol::Register(first))
+                    self.scopes.add(name, Symbol::of_registers(first, each, is_vector))
                 }
                 Some(count) => {
                     self.registers.extend((0..count).flat_map(|i| named(format!("{name}{i}"))));
-                    self.scopes.add_range(name, first, count, each)
+                    self.scopes.add_range(name, first, count, (each, is_vector))
                 }
             };
             if !added {

@@ -222,6 +222,9 @@ impl<'s> Body<'s> {
         if formal.space == Space::Reg && formal.ty == Type::B128 {
             return Err(fault("a register of 128 bits cannot be a parameter".into()));
         }
+        if formal.space == Space::Reg && formal.bytes != formal.ty.bytes().into() {
+            return Err(fault("a vector of registers cannot be a parameter".into()));
+        }
         if formal.space == Space::Reg {
             self.registers.push(Register { ty: formal.ty, name: formal.name.to_owned() });
             return Ok(Symbol::Register(self.registers.len() as u32 - 1));

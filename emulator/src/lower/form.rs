@@ -4,13 +4,14 @@
 //! type, note which registers are read and written, and give the slot to put into the instruction.
 
 use std::any::TypeId;
+use std::borrow::Cow;
 use std::num::NonZero;
 
 use super::body::Body;
 use super::kernel::ConstantValue;
 use super::special::{self, Clock, Found};
 use super::strands::Strand;
-use super::symbols::Symbol;
+use super::symbols::{Symbol, VECTOR_PARTS};
 use crate::error::Fault;
 use crate::exec::inst::{self, Exec, Flow, Inst, Repeat, UNTRACKED, handler};
 use crate::exec::sums::Term;
@@ -206,17 +207,40 @@ impl<'f, 's> Form<'f, 's> {
 
     /// A register operand of the type, or a wider one where `wide` allows it.
     fn register(&mut self, operand: &Operand<'s>, ty: Type, wide: bool) -> Result<u32> {
-        let Operand::Name(name) = *operand else {
-            return Err(self.fault(format!("expected a register of type .{}", ty.name())));
-        };
-        let Some(symbol) = self.body.find(name) else {
-            return Err(self.fault(format!("`{name}` is not declared")));
-        };
-        let Symbol::Register(index) = symbol else {
-            return Err(self.fault(format!("`{name}` is not a register")));
+        let index = match *operand {
+            Operand::Name(name) => match self.body.find(name) {
+                Some(Symbol::Register(index)) => index,
+                Some(Symbol::Vector { .. }) => {
+                    let message = format!("`{name}` is a vector, where one register is wanted");
+                    return Err(self.fault(message));
+                }
+                Some(_) => return Err(self.fault(format!("`{name}` is not a register"))),
+                None => return Err(self.fault(format!("`{name}` is not declared"))),
+            },
+            Operand::Component(name, part) if self.vector(name).is_some() => {
+                self.element(name, part)?
+            }
+            _ => return Err(self.fault(format!("expected a register of type .{}", ty.name()))),
         };
         self.check_type(index, ty, wide)?;
         Ok(index)
+    }
+
+    /// The first register and the number of registers of a vector.
+    fn vector(&mut self, name: &str) -> Option<(u32, u32)> {
+        match self.body.find(name)? {
+            Symbol::Vector { first, count } => Some((first, count)),
+            _ => None,
+        }
+    }
+
+    /// The register that is a part of a vector.
+    fn element(&mut self, name: &str, part: &str) -> Result<u32> {
+        let (first, count) = self.vector(name).unwrap_or_default();
+        let index = VECTOR_PARTS.iter().position(|names| names.contains(&part));
+        let index = index.filter(|&index| index < count as usize);
+        let index = index.ok_or_else(|| self.fault(format!("`{name}` has no part `{part}`")))?;
+        Ok(first + index as u32)
     }
 
     fn check_type(&self, index: u32, ty: Type, wide: bool) -> Result<()> {
@@ -339,10 +363,15 @@ impl<'f, 's> Form<'f, 's> {
     }
 
     fn source(&mut self, operand: &Operand<'s>, ty: Type, wide: bool) -> Result<(u32, Type)> {
-        if let Operand::Name(name) = *operand
-            && let Some(Symbol::Register(index)) = self.body.find(name)
-        {
-            self.check_type(index, ty, wide)?;
+        let is_register = match *operand {
+            Operand::Name(name) => {
+                matches!(self.body.find(name), Some(Symbol::Register(_) | Symbol::Vector { .. }))
+            }
+            Operand::Component(name, _) => self.vector(name).is_some(),
+            _ => false,
+        };
+        if is_register {
+            let index = self.register(operand, ty, wide)?;
             self.reads.push(index);
             return Ok((self.body.slot(index), self.body.registers[index as usize].ty));
         }
@@ -489,16 +518,31 @@ impl<'f, 's> Form<'f, 's> {
         }
     }
 
-    /// The elements of a vector operand, or the operand itself.
-    fn elements(&mut self) -> Result<&'f [Operand<'s>]> {
-        let operand = self.take()?;
-        match operand {
-            Operand::Vector(items) => Ok(items),
-            single => Ok(std::slice::from_ref(single)),
+    /// How many elements a vector has that is the operand of this number, in braces or as a register.
+    pub(crate) fn parts(&mut self, operand: usize) -> Option<u32> {
+        match *self.ins.operands.get(operand)? {
+            Operand::Vector(ref items) => Some(items.len() as u32),
+            Operand::Name(name) => self.vector(name).map(|(_, count)| count),
+            _ => None,
         }
     }
 
-    fn counted(&mut self, count: usize) -> Result<&'f [Operand<'s>]> {
+    /// The elements of a vector operand, or the operand itself.
+    fn elements(&mut self) -> Result<Cow<'f, [Operand<'s>]>> {
+        let operand = self.take()?;
+        if let Operand::Name(name) = *operand
+            && let Some((_, count)) = self.vector(name)
+        {
+            let parts = VECTOR_PARTS.iter().take(count as usize);
+            return Ok(parts.map(|[part, _]| Operand::Component(name, part)).collect());
+        }
+        Ok(Cow::Borrowed(match operand {
+            Operand::Vector(items) => items,
+            single => std::slice::from_ref(single),
+        }))
+    }
+
+    fn counted(&mut self, count: usize) -> Result<Cow<'f, [Operand<'s>]>> {
         let items = self.elements()?;
         if items.len() == count {
             return Ok(items);
@@ -510,7 +554,7 @@ impl<'f, 's> Form<'f, 's> {
     pub(crate) fn dst_list(&mut self, ty: Type, count: usize, wide: bool) -> Result<Type> {
         let mut list = std::mem::take(&mut self.inst.list).into_vec();
         let mut declared = None;
-        for item in self.counted(count)? {
+        for item in &*self.counted(count)? {
             let (slot, have) = self.write_slot(item, ty, wide)?;
             if declared.is_some_and(|d: Type| d.bits() != have.bits()) {
                 return Err(self.fault("registers of different sizes in one vector"));
@@ -527,7 +571,7 @@ impl<'f, 's> Form<'f, 's> {
     pub(crate) fn src_list(&mut self, ty: Type, count: usize, wide: bool) -> Result<Type> {
         let mut list = std::mem::take(&mut self.inst.list).into_vec();
         let mut declared = None;
-        for item in self.counted(count)? {
+        for item in &*self.counted(count)? {
             let (slot, have) = self.source(item, ty, wide)?;
             if declared.is_some_and(|d: Type| d.class() != have.class()) {
                 return Err(self.fault("registers of different sizes in one vector"));
@@ -602,7 +646,10 @@ impl<'f, 's> Form<'f, 's> {
                 let space = if constant { Space::Const } else { Space::Global };
                 (space, Place::Dynamic, ConstantValue::Global(index, 0))
             }
-            Symbol::Register(_) | Symbol::ModuleShared { .. } | Symbol::Function(_) => {
+            Symbol::Register(_)
+            | Symbol::Vector { .. }
+            | Symbol::ModuleShared { .. }
+            | Symbol::Function(_) => {
                 return Err(self.fault(format!("`{name}` is not a variable")));
             }
         };

@@ -22,6 +22,8 @@ impl Register {
 pub(crate) enum Symbol {
     /// Index among the registers of the function.
     Register(u32),
+    /// Registers that are the elements of a vector, one after the other.
+    Vector { first: u32, count: u32 },
     /// Offset among the parameters of the entry.
     EntryParam { offset: u32, bytes: u32 },
     /// A `.param` variable of a call, kept in local memory at this offset.
@@ -38,13 +40,31 @@ pub(crate) enum Symbol {
     Function(usize),
 }
 
+impl Symbol {
+    /// A name of `count` registers, the first of which is number `first`.
+    pub(crate) fn of_registers(first: u32, count: u32, is_vector: bool) -> Symbol {
+        if is_vector { Symbol::Vector { first, count } } else { Symbol::Register(first) }
+    }
+}
+
+/// What the elements of a vector are called.
+pub(crate) const VECTOR_PARTS: [[&str; 2]; 4] = [["x", "r"], ["y", "g"], ["z", "b"], ["w", "a"]];
+
 /// `.reg .b32 %r<10>;`
 #[derive(Debug, Clone, Copy)]
 struct Range {
     first: u32,
     count: u32,
-    /// Registers that each name stands for: two for 128 bits.
+    /// Registers that each name stands for: two for 128 bits, the elements of a vector.
     each: u32,
+    is_vector: bool,
+}
+
+impl Range {
+    /// What name number `index` stands for.
+    fn symbol(self, index: u32) -> Symbol {
+        Symbol::of_registers(self.first + index * self.each, self.each, self.is_vector)
+    }
 }
 
 /// One pair of braces.
@@ -106,9 +126,15 @@ impl<'s> Scopes<'s> {
         !names.contains_key(name) && names.insert(name, symbol).is_none()
     }
 
-    /// Adds `count` names `name0`, `name1`, … of `each` registers; the first is number `first`.
-    pub(crate) fn add_range(&mut self, name: &'s str, first: u32, count: u32, each: u32) -> bool {
-        self.innermost().ranges.insert(name, Range { first, count, each }).is_none()
+    /// Adds `count` names `name0`, `name1`, … of `each` registers, a vector or not; the first is number `first`.
+    pub(crate) fn add_range(
+        &mut self,
+        name: &'s str,
+        first: u32,
+        count: u32,
+        (each, is_vector): (u32, bool),
+    ) -> bool {
+        self.innermost().ranges.insert(name, Range { first, count, each, is_vector }).is_none()
     }
 
     pub(crate) fn add_label(&mut self, name: &'s str, label: u32) -> bool {
@@ -140,8 +166,7 @@ impl<'s> Scopes<'s> {
                 let range = scope.ranges.get(prefix)?;
                 let canonical = index == "0" || !index.starts_with('0');
                 let index: u32 = index.parse().ok()?;
-                (canonical && index < range.count)
-                    .then(|| Symbol::Register(range.first + index * range.each))
+                (canonical && index < range.count).then(|| range.symbol(index))
             })
         });
         inner.or_else(|| self.module.get(name).copied())
@@ -165,12 +190,14 @@ mod tests {
         let module = HashMap::from([("global", Symbol::Register(9))]);
         let mut scopes = Scopes::new(&module);
         scopes.open_function();
-        assert!(scopes.add_range("%r", 100, 12, 1));
+        assert!(scopes.add_range("%r", 100, 12, (1, false)));
         assert_eq!(scopes.find("%r11"), Some(Symbol::Register(111)));
         assert_eq!(scopes.find("%r12"), None);
         assert_eq!(scopes.find("%r01"), None);
-        assert!(scopes.add_range("%q", 200, 4, 2));
+        assert!(scopes.add_range("%q", 200, 4, (2, false)));
         assert_eq!(scopes.find("%q3"), Some(Symbol::Register(206)));
+        assert!(scopes.add_range("%v", 300, 4, (4, true)));
+        assert_eq!(scopes.find("%v3"), Some(Symbol::Vector { first: 312, count: 4 }));
         scopes.open();
         assert!(scopes.add("%r3", Symbol::Register(7)));
         assert!(!scopes.add("%r3", Symbol::Register(8)));

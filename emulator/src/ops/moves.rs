@@ -16,6 +16,7 @@ use crate::types::{Kind, Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
     row("mov.pred|b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64 d, a", mov),
+    row("mov.v2|v4.b8|b16|b32|b64|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64 d, a", mov_vector),
     row("mov.b128 d, a", mov_quad).from_sm(70),
     row("cvta[.to].const|global|local|shared|shared::cta|shared::cluster|param|param::entry.u32|u64 d, a", cvta),
     row("isspacep.const|global|local|shared|shared::cta|shared::cluster|param|param::entry p, a", isspacep),
@@ -51,14 +52,9 @@ fn mov(f: &mut Form<'_, '_>) -> Lowered {
         (f.inst.a, f.inst.aux) = f.src_pred()?;
         return f.run::<MovPred>();
     }
-    let operands = &f.ins.operands;
-    match (operands.first(), operands.get(1)) {
-        (Some(Operand::Vector(to)), _) if ty.kind() == Kind::Bits => {
-            return unpack(f, to.len() as u32);
-        }
-        (_, Some(Operand::Vector(from))) if ty.kind() == Kind::Bits => {
-            return pack(f, from.len() as u32);
-        }
+    match (f.parts(0), f.parts(1)) {
+        (Some(to), _) if ty.kind() == Kind::Bits => return unpack(f, to),
+        (_, Some(from)) if ty.kind() == Kind::Bits => return pack(f, from),
         _ => {}
     }
     f.inst.d = f.dst(ty)?;
@@ -67,6 +63,30 @@ fn mov(f: &mut Form<'_, '_>) -> Lowered {
     }
     f.inst.a = f.src(ty)?;
     if ty.bits() == 64 { f.run::<Map1<Copy, u64, u64>>() } else { f.run::<Map1<Copy, u32, u32>>() }
+}
+
+/// The elements of a vector: the first half of [`Inst::list`] from the second, all at once.
+struct MovVector<W>(PhantomData<W>);
+
+impl<W: Word> Exec for MovVector<W> {
+    fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, _: &mut Env<'_>) -> Flow {
+        let (to, from) = inst.list.split_at(inst.list.len() / 2);
+        let values: Vec<Lanes<W>> = from.iter().map(|&slot| *W::read(&warp.regs, slot)).collect();
+        for (&slot, value) in to.iter().zip(&values) {
+            warp.regs.write(slot, mask, value);
+        }
+        Flow::Next
+    }
+}
+
+fn mov_vector(f: &mut Form<'_, '_>) -> Lowered {
+    let (ty, count) = (f.ty(), if f.has("v2") { 2 } else { 4 });
+    if ty.bits() * count > 128 {
+        return Err(f.fault(format!("{count} elements of .{} make no vector", ty.name())));
+    }
+    f.dst_list(ty, count as usize, false)?;
+    f.src_list(ty, count as usize, false)?;
+    if ty.bits() == 64 { f.run::<MovVector<u64>>() } else { f.run::<MovVector<u32>>() }
 }
 
 /// Steps of the warp: a clock that goes on and is the same in every run.
@@ -344,6 +364,19 @@ mod tests {
         let text =
             "{ .reg .b16 %l, %h; mov.b32 {%l, _}, %a; mov.b32 {_, %h}, %a; mov.b32 %d, {%h, %l}; }";
         assert_eq!(eval(text, &[0x1234_5678]), 0x5678_1234);
+    }
+
+    /// Elements of vectors are registers like others; the vectors themselves stand where lists of registers may.
+    #[test]
+    fn vectors_of_registers() {
+        let text = "{ .reg .v4 .b32 v, w; .reg .v2 .b32 %t<3>; .reg .b64 %q;
+            mov.b32 v.x, 1; mov.b32 v.y, 2; add.u32 v.b, v.x, v.g; mov.b32 v.w, 4;
+            mov.v4.b32 w, {v.w, v.z, v.y, v.x}; mov.v4.b32 w, {w.y, w.x, w.w, w.z};
+            mov.v2.b32 %t2, {w.x, 7}; mov.b64 %q, %t2; mov.b64 %t1, %q;
+            mad.lo.u32 %d, w.x, 10, w.r; mad.lo.u32 %d, %d, 10, w.y; mad.lo.u32 %d, %d, 10, w.z; mad.lo.u32 %d, %d, 10, w.a;
+            mad.lo.u32 %d, %d, 10, %t1.x; mad.lo.u32 %d, %d, 10, %t1.y; }";
+        // v = 1 2 3 4; w = 4 3 2 1, then 3 4 1 2; %t2 = 3 7.
+        assert_eq!(eval(text, &[]), 3_341_237);
     }
 
     /// Registers that are wider than a part would run into the next one.

@@ -71,9 +71,10 @@ pub(crate) enum Statement<'s> {
     },
     Instruction(Instruction<'s>),
     Variable(Variable<'s>),
-    /// `.reg .b32 %a, %r<4>;`: names with the count in angle brackets, if any.
+    /// `.reg .v2 .b32 %a, %r<4>;`: elements of each, 1 without a vector, and names with the count in angle brackets, if any.
     Registers {
         ty: Type,
+        elements: u32,
         names: Vec<(&'s str, Option<u32>)>,
         line: u32,
     },

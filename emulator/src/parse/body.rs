@@ -121,10 +121,22 @@ fn directive<'s>(
 }
 
 fn registers<'s>(cursor: &mut Cursor<'s>) -> Result<Statement<'s>, Fault> {
-    let Token::Dot(name) = cursor.next() else { return Err(cursor.fault("`.reg` needs a type")) };
+    let mut word = || match cursor.next() {
+        Token::Dot(name) => Ok(name),
+        _ => Err(cursor.fault("`.reg` needs a type")),
+    };
+    let first = word()?;
+    let (elements, name) = match first {
+        "v2" => (2, word()?),
+        "v4" => (4, word()?),
+        _ => (1, first),
+    };
     let line = cursor.last_line();
     let ty = Type::parse(name)
         .ok_or_else(|| cursor.fault(format!("`.{name}` is not a type of a register")))?;
+    if elements > 1 && (ty == Type::Pred || ty.bits() * elements > 128) {
+        return Err(cursor.fault(format!("{elements} elements of .{name} make no vector")));
+    }
     let mut names = Vec::new();
     loop {
         let name = cursor.ident()?;
@@ -139,7 +151,7 @@ fn registers<'s>(cursor: &mut Cursor<'s>) -> Result<Statement<'s>, Fault> {
         }
         names.push((name, count));
         if !cursor.eat(',') {
-            return Ok(Statement::Registers { ty, names, line });
+            return Ok(Statement::Registers { ty, elements, names, line });
         }
     }
 }
@@ -244,6 +256,10 @@ fn after_name<'s>(cursor: &mut Cursor<'s>, name: &'s str) -> Result<Operand<'s>,
             cursor.next();
             Ok(Operand::SymbolOffset(name, expression::integer(cursor)?))
         }
+        // Assemblers do not agree on what an index counts.
+        Token::Punct('[') => Err(cursor.fault(format!(
+            "`{name}[…]`: an array's element as an operand is not supported, an address such as `[{name}+4]` is"
+        ))),
         _ => Ok(Operand::Name(name)),
     }
 }
