@@ -11,7 +11,6 @@ use crate::lower::form::Form;
 use crate::lower::special::Clock;
 use crate::lower::table::{Row, row};
 use crate::memory::{GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
-use crate::parse::ast::Operand;
 use crate::types::{Kind, Space, Type};
 
 pub(crate) const ROWS: &[Row] = &[
@@ -131,17 +130,13 @@ impl Exec for MovQuad {
 }
 
 fn mov_quad(f: &mut Form<'_, '_>) -> Lowered {
-    match f.peek() {
-        Some(Operand::Vector(_)) => {
-            f.dst_list(Type::B64, 2, false)?;
-        }
-        _ => f.dst_quad()?,
+    match f.parts(0) {
+        Some(_) => _ = f.dst_list(Type::B64, 2, false)?,
+        None => f.dst_quad()?,
     }
-    match f.peek() {
-        Some(Operand::Vector(_)) => {
-            f.src_list(Type::B64, 2, false)?;
-        }
-        _ => f.src_quad()?,
+    match f.parts(1) {
+        Some(_) => _ = f.src_list(Type::B64, 2, false)?,
+        None => f.src_quad()?,
     }
     f.run::<MovQuad>()
 }
@@ -377,6 +372,9 @@ mod tests {
             mad.lo.u32 %d, %d, 10, %t1.x; mad.lo.u32 %d, %d, 10, %t1.y; }";
         // v = 1 2 3 4; w = 4 3 2 1, then 3 4 1 2; %t2 = 3 7.
         assert_eq!(eval(text, &[]), 3_341_237);
+        let text = "{ .reg .v2 .b64 v; .reg .b128 %q; mov.b64 v.x, 5; mov.b64 v.y, 6; mov.b128 %q, v; mov.b128 v, %q;
+            mov.b64 {%a, _}, v.x; mov.b64 {%b, _}, v.y; mad.lo.u32 %d, %a, 10, %b; }";
+        assert_eq!(eval(text, &[]), 56);
     }
 
     /// Registers that are wider than a part would run into the next one.
