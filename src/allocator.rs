@@ -1,7 +1,7 @@
 //! Which blocks are in use: a free list with reference counts, on the host only.
 #![forbid(unsafe_code)]
 
-use crate::error::{Error, Result, reserve};
+use crate::error::{Error, Result, filled, reserve};
 
 /// Hands out the blocks of a pool and counts who shares them.
 ///
@@ -61,9 +61,7 @@ impl BlockAllocator {
         if num_blocks == 0 {
             return Err(Error::Zero { what: "num_blocks" });
         }
-        let (mut seen, mut ref_counts) = (Vec::new(), Vec::new());
-        reserve(&mut seen, order.len())?;
-        seen.resize(order.len(), false);
+        let mut seen = filled(false, order.len())?;
         for (index, &id) in order.iter().enumerate() {
             let place = seen.get_mut(id as usize).ok_or(Error::BlockId {
                 seq: 0,
@@ -75,10 +73,8 @@ impl BlockAllocator {
                 return Err(Error::DuplicateBlock { id });
             }
         }
-        reserve(&mut ref_counts, order.len())?;
-        ref_counts.resize(order.len(), 0);
         order.reverse();
-        Ok(Self { num_blocks, free: order, ref_counts })
+        Ok(Self { num_blocks, ref_counts: filled(0, order.len())?, free: order })
     }
 
     /// Blocks in all.

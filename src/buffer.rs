@@ -6,7 +6,7 @@ use bytemuck::Pod;
 
 use crate::device::Stream;
 use crate::driver::Driver;
-use crate::error::{Error, Result, reserve};
+use crate::error::{Error, Result, filled};
 use crate::types::DeviceAddress;
 
 /// `len` elements of `T` in device memory, freed (stream-ordered) when dropped.
@@ -127,9 +127,7 @@ impl<'s, D: Driver, T: Pod> Buffer<'s, D, T> {
     ///
     /// [`Error::HostMemory`] and those of the driver.
     pub fn to_vec(&self) -> Result<Vec<T>> {
-        let mut host = Vec::new();
-        reserve(&mut host, self.len)?;
-        host.resize(self.len, T::zeroed());
+        let mut host = filled(T::zeroed(), self.len)?;
         self.read(&mut host)?;
         Ok(host)
     }

@@ -301,6 +301,14 @@ pub enum Error {
     },
 }
 
+/// So many of a value on the host.
+pub(crate) fn filled<T: Clone>(value: T, len: usize) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    reserve(&mut list, len)?;
+    list.resize(len, value);
+    Ok(list)
+}
+
 /// Makes room on the host for so many more.
 pub(crate) fn reserve<T>(list: &mut Vec<T>, more: usize) -> Result<()> {
     let bytes = list.len().saturating_add(more).saturating_mul(size_of::<T>());

@@ -115,11 +115,8 @@ pub(crate) fn variables(scene: &Scene<'_>) -> Result<Vec<Variable>, Fault> {
         for init in &variable.init {
             match *init {
                 Init::Bits(bits) => image.extend_from_slice(&bits.to_le_bytes()[..element.min(8)]),
-                Init::Symbol(name, offset) | Init::Byte(name, offset, _) => {
-                    let part = match *init {
-                        Init::Byte(.., byte) => byte as usize..byte as usize + 1,
-                        _ => 0..8,
-                    };
+                Init::Symbol(name, offset, byte) => {
+                    let part = byte.map_or(0..8, |byte| byte..byte + 1);
                     let fits = element == part.len();
                     let function = scene.graph.find(name).filter(|_| element == 8 && offset == 0);
                     if let Some(index) = function {

@@ -117,6 +117,11 @@ impl Type {
         }
     }
 
+    /// Whether so many elements make a vector.
+    pub(crate) fn makes_vectors_of(self, elements: u32) -> bool {
+        self != Type::Pred && self.bits() * elements <= 128
+    }
+
     /// Width in whole bytes.
     pub(crate) fn bytes(self) -> u32 {
         self.bits().div_ceil(8)

@@ -231,15 +231,14 @@ fn vectors_of_registers_are_loaded_and_stored_whole() {
         add.f32 %v0.x, %v1.w, %v1.x; mul.f32 %v0.y, %v1.y, %v1.z; mov.f32 %v0.z, 0f40000000; mov.f32 %v0.w, %v1.x;
         mad.wide.u32 %d2, %thread, 16, %out; st.global.v4.f32 [%d2], %v0;
         ld.global.v2.f64 wide, [%d1]; mov.v2.b64 wide, {wide.y, wide.x}; mov.b64 {%i, %r1}, wide.x;
-        setp.ne.b32 %p1, %i, %r2; @%p1 trap; ";
-    let body = body.replace("setp.ne", "ld.global.b32 %r2, [%d1+8]; setp.ne");
+        ld.global.b32 %r2, [%d1+8]; setp.ne.b32 %p1, %i, %r2; @%p1 trap;";
     let input: Vec<u32> = (0..128).map(|i| (i as f32).to_bits()).collect();
     let expected: Vec<u32> = (0..32)
         .map(|thread| 4.0 * thread as f32)
         .flat_map(|x| [2.0 * x + 3.0, (x + 1.0) * (x + 2.0), 2.0, x].map(f32::to_bits))
         .collect();
     let run = Run { out: 128, ..Run::block(32) };
-    assert_eq!(run.run(&kernel(&body), &input), expected);
+    assert_eq!(run.run(&kernel(body), &input), expected);
     let text = kernel(&body.replace("mov.f32 %v0.w, %v1.x;", ""));
     run.finds(&text, &input, FindingKind::UninitialisedRegister, "read of register %v0.w");
 }

@@ -72,7 +72,10 @@ pub(crate) fn is_whole(env: &Env<'_>, inst: &Inst, mask: Mask, access: Access) -
     match access {
         Access::Load => env.live != 0 && (mask == env.live || inst.aux & WHOLE != 0),
         Access::Store => env.stored_at_once && !env.launch.checks.contains(Checks::LOCKSTEP),
-        Access::Atomic => false,
+        // Without LOCKSTEP, lanes may read what others of their warp have changed.
+        Access::Atomic => {
+            env.live != 0 && mask == env.live && !env.launch.checks.contains(Checks::LOCKSTEP)
+        }
     }
 }
 
@@ -260,9 +263,7 @@ fn synchronise<R: Resolve>(
         _ => sorted(addresses, mask),
     };
     let atomic = reads && writes;
-    // Without that check, lanes may read what others of their warp have changed.
-    let lockstep = env.launch.checks.contains(Checks::LOCKSTEP);
-    let whole = atomic && !lockstep && env.live != 0 && mask == env.live;
+    let whole = atomic && is_whole(env, inst, mask, access);
     let own = words::Access { warp, pc: inst.site, writes, strong: true, atomic, whole };
     if shared != 0 {
         let flow = env.shared_access(own, &offsets, shared, bytes);

@@ -351,32 +351,23 @@ impl Words {
             }
             let before =
                 |lane: usize| own && lane == now.lane || now.seen[warp].covers(lane, when.clock());
-            if now.access.atomic {
-                let unordered = |lane: &usize| !before(*lane);
-                for lane in [last, first].into_iter().filter(unordered) {
-                    if lane == last || !when.is(MIXED) {
-                        self.guesses.add(guess_of(word, (warp, lane), (when, who), now));
-                    }
+            for lane in [last, first].into_iter().filter(|lane| !before(*lane)) {
+                let known = lane == last || !when.is(MIXED);
+                if !now.access.atomic {
+                    return Some(Race {
+                        lane: now.lane,
+                        offset: word as u64 * 4,
+                        other_warp: warp as u32,
+                        other_lane: lane,
+                        other_pc: known.then_some(who & PC_MASK),
+                        other_wrote: false,
+                        other_copied: false,
+                    });
                 }
-                continue;
+                if known {
+                    self.guesses.add(guess_of(word, (warp, lane), (when, who), now));
+                }
             }
-            let other_lane = if !before(last) {
-                last
-            } else if !before(first) {
-                first
-            } else {
-                continue;
-            };
-            let known = other_lane == last || !when.is(MIXED);
-            return Some(Race {
-                lane: now.lane,
-                offset: word as u64 * 4,
-                other_warp: warp as u32,
-                other_lane,
-                other_pc: known.then_some(who & PC_MASK),
-                other_wrote: false,
-                other_copied: false,
-            });
         }
         if now.access.atomic {
             self.answer(word, now.access.warp, now.lane);

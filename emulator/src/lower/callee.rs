@@ -95,8 +95,8 @@ impl<'s> Graph<'s> {
             return graph;
         }
         let named = tree.variables.iter().flat_map(|v| &v.init).filter_map(|init| match init {
-            Init::Symbol(name, _) => graph.by_name.get(name).copied(),
-            Init::Bits(_) | Init::Byte(..) => None,
+            Init::Symbol(name, ..) => graph.by_name.get(name).copied(),
+            Init::Bits(_) => None,
         });
         let taken: HashSet<usize> =
             named.chain(uses.iter().flat_map(|u| u.taken.iter().copied())).collect();

@@ -207,23 +207,40 @@ impl<'f, 's> Form<'f, 's> {
 
     /// A register operand of the type, or a wider one where `wide` allows it.
     fn register(&mut self, operand: &Operand<'s>, ty: Type, wide: bool) -> Result<u32> {
-        let index = match *operand {
-            Operand::Name(name) => match self.body.find(name) {
-                Some(Symbol::Register(index)) => index,
-                Some(Symbol::Vector { .. }) => {
-                    let message = format!("`{name}` is a vector, where one register is wanted");
-                    return Err(self.fault(message));
+        let Some(index) = self.named(operand)? else {
+            let message = match *operand {
+                Operand::Name(name) if self.body.find(name).is_some() => {
+                    format!("`{name}` is not a register")
                 }
-                Some(_) => return Err(self.fault(format!("`{name}` is not a register"))),
-                None => return Err(self.fault(format!("`{name}` is not declared"))),
-            },
-            Operand::Component(name, part) if self.vector(name).is_some() => {
-                self.element(name, part)?
-            }
-            _ => return Err(self.fault(format!("expected a register of type .{}", ty.name()))),
+                Operand::Name(name) => format!("`{name}` is not declared"),
+                _ => format!("expected a register of type .{}", ty.name()),
+            };
+            return Err(self.fault(message));
         };
         self.check_type(index, ty, wide)?;
         Ok(index)
+    }
+
+    /// The register that an operand names, by itself or as a part of a vector, if it names one.
+    fn named(&mut self, operand: &Operand<'s>) -> Result<Option<u32>> {
+        match *operand {
+            Operand::Name(name) => match self.body.find(name) {
+                Some(Symbol::Register(index)) => Ok(Some(index)),
+                Some(Symbol::Vector { .. }) => {
+                    Err(self.fault(format!("`{name}` is a vector, where one register is wanted")))
+                }
+                _ => Ok(None),
+            },
+            Operand::Component(name, part) => {
+                let Some((first, count)) = self.vector(name) else { return Ok(None) };
+                let mut parts = VECTOR_PARTS.iter().take(count as usize);
+                let index = parts.position(|names| names.contains(&part));
+                let index =
+                    index.ok_or_else(|| self.fault(format!("`{name}` has no part `{part}`")))?;
+                Ok(Some(first + index as u32))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The first register and the number of registers of a vector.
@@ -232,15 +249,6 @@ impl<'f, 's> Form<'f, 's> {
             Symbol::Vector { first, count } => Some((first, count)),
             _ => None,
         }
-    }
-
-    /// The register that is a part of a vector.
-    fn element(&mut self, name: &str, part: &str) -> Result<u32> {
-        let (first, count) = self.vector(name).unwrap_or_default();
-        let index = VECTOR_PARTS.iter().position(|names| names.contains(&part));
-        let index = index.filter(|&index| index < count as usize);
-        let index = index.ok_or_else(|| self.fault(format!("`{name}` has no part `{part}`")))?;
-        Ok(first + index as u32)
     }
 
     fn check_type(&self, index: u32, ty: Type, wide: bool) -> Result<()> {
@@ -363,15 +371,8 @@ impl<'f, 's> Form<'f, 's> {
     }
 
     fn source(&mut self, operand: &Operand<'s>, ty: Type, wide: bool) -> Result<(u32, Type)> {
-        let is_register = match *operand {
-            Operand::Name(name) => {
-                matches!(self.body.find(name), Some(Symbol::Register(_) | Symbol::Vector { .. }))
-            }
-            Operand::Component(name, _) => self.vector(name).is_some(),
-            _ => false,
-        };
-        if is_register {
-            let index = self.register(operand, ty, wide)?;
+        if let Some(index) = self.named(operand)? {
+            self.check_type(index, ty, wide)?;
             self.reads.push(index);
             return Ok((self.body.slot(index), self.body.registers[index as usize].ty));
         }

@@ -1,11 +1,13 @@
 //! What kernels say to their cluster (PTX ISA, "barrier.cluster", "mapa", "getctarank"). Every CTA is a cluster of its
 //! own here: its barrier is one more of the CTA, and the only rank is 0.
 
+use std::marker::PhantomData;
+
 use super::Lowered;
 use crate::exec::barrier::CLUSTER;
 use crate::exec::env::Env;
 use crate::exec::inst::{Exec, Flow, Inst};
-use crate::exec::lanes::{LANES, Lanes, Mask, lanes};
+use crate::exec::lanes::{LANES, Lanes, Mask, Word, lanes};
 use crate::exec::warp::Warp;
 use crate::finding::FindingKind;
 use crate::lower::form::Form;
@@ -119,7 +121,7 @@ fn mapa(f: &mut Form<'_, '_>) -> Lowered {
     f.inst.a = f.src(ty)?;
     f.inst.b = f.src(Type::U32)?;
     addressed(f)?;
-    if ty.bits() == 64 { f.run::<Mapa<true>>() } else { f.run::<Mapa<false>>() }
+    if ty.bits() == 64 { f.run::<Mapa<u64>>() } else { f.run::<Mapa<u32>>() }
 }
 
 /// Notes in [`Inst::aux`] whether the address is generic.
@@ -144,9 +146,9 @@ fn check_shared(warp: &Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Opti
 }
 
 /// The address in the CTA of rank 0, which is this one.
-struct Mapa<const WIDE: bool>;
+struct Mapa<W>(PhantomData<W>);
 
-impl<const WIDE: bool> Exec for Mapa<WIDE> {
+impl<W: Word> Exec for Mapa<W> {
     fn exec(warp: &mut Warp, inst: &Inst, mask: Mask, env: &mut Env<'_>) -> Flow {
         let ranks = &warp.regs.words[inst.b as usize].0;
         if let Some(lane) = lanes(mask).find(|&lane| ranks[lane] != 0) {
@@ -160,13 +162,8 @@ impl<const WIDE: bool> Exec for Mapa<WIDE> {
             return flow;
         }
         // Not as `Map1`, which has all lanes run the instruction, also those whose operands nobody has checked.
-        if WIDE {
-            let address = warp.regs.doubles[inst.a as usize];
-            warp.regs.write(inst.d, mask, &address);
-        } else {
-            let address = warp.regs.words[inst.a as usize];
-            warp.regs.write(inst.d, mask, &address);
-        }
+        let address = *W::read(&warp.regs, inst.a);
+        warp.regs.write(inst.d, mask, &address);
         Flow::Next
     }
 }

@@ -80,7 +80,7 @@ impl<W: Word> Exec for MovVector<W> {
 
 fn mov_vector(f: &mut Form<'_, '_>) -> Lowered {
     let (ty, count) = (f.ty(), if f.has("v2") { 2 } else { 4 });
-    if ty.bits() * count > 128 {
+    if !ty.makes_vectors_of(count) {
         return Err(f.fault(format!("{count} elements of .{} make no vector", ty.name())));
     }
     f.dst_list(ty, count as usize, false)?;

@@ -56,10 +56,8 @@ pub(crate) struct Variable<'s> {
 pub(crate) enum Init<'s> {
     /// The bits of the element.
     Bits(u64),
-    /// The address of another variable plus an offset.
-    Symbol(&'s str, i64),
-    /// A byte of that, by its number.
-    Byte(&'s str, i64, u32),
+    /// The address of another variable plus an offset, or one byte of that, by its number.
+    Symbol(&'s str, i64, Option<usize>),
 }
 
 /// One statement of a function body.

@@ -134,7 +134,7 @@ fn registers<'s>(cursor: &mut Cursor<'s>) -> Result<Statement<'s>, Fault> {
     let line = cursor.last_line();
     let ty = Type::parse(name)
         .ok_or_else(|| cursor.fault(format!("`.{name}` is not a type of a register")))?;
-    if elements > 1 && (ty == Type::Pred || ty.bits() * elements > 128) {
+    if elements > 1 && !ty.makes_vectors_of(elements) {
         return Err(cursor.fault(format!("{elements} elements of .{name} make no vector")));
     }
     let mut names = Vec::new();

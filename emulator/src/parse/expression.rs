@@ -61,9 +61,6 @@ pub(super) fn integer(cursor: &mut Cursor<'_>) -> Result<i64, Fault> {
 
 /// `a ? b : c`, or what binds closer.
 fn choice(cursor: &mut Cursor<'_>, depth: u32) -> Result<Number, Fault> {
-    if depth > MAX_DEPTH {
-        return Err(cursor.fault(format!("an expression nested deeper than {MAX_DEPTH}")));
-    }
     let first = binary(cursor, depth, 0)?;
     if !cursor.eat('?') {
         return Ok(first);

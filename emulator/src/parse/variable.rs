@@ -145,7 +145,7 @@ fn initial_value<'s>(cursor: &mut Cursor<'s>, ty: Type) -> Result<Init<'s>, Faul
     match cursor.peek() {
         Token::Ident(_) if !expression::begins(cursor) => {
             let (name, offset) = address(cursor)?;
-            Ok(Init::Symbol(name, offset))
+            Ok(Init::Symbol(name, offset, None))
         }
         // The operator `mask()`.
         Token::Int(mask) if cursor.peek_ahead(1) == Token::Punct('(') => {
@@ -157,7 +157,7 @@ fn initial_value<'s>(cursor: &mut Cursor<'s>, ty: Type) -> Result<Init<'s>, Faul
             let byte = byte.ok_or_else(|| {
                 cursor.fault(format!("the mask {mask:#x} is not that of one byte"))
             })?;
-            Ok(Init::Byte(name, offset, byte))
+            Ok(Init::Symbol(name, offset, Some(byte)))
         }
         _ => Ok(Init::Bits(match (expression::number(cursor)?, ty) {
             (Number::Single(bits), _) => bits.into(),
